@@ -1,0 +1,1 @@
+"""Offline: train, evaluate and export a Patronus model as a bundle."""
