@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
             flag = "--" + item.name.replace("_", "-")
             train.add_argument(flag, type=kind, default=None, help=f"default: {item.default}")
     train.add_argument(
-        "--horizontal-flip", action=argparse.BooleanOptionalAction, default=None, help="default: on"
+        "--horizontal-flip", action=argparse.BooleanOptionalAction, default=None, help="default: off"
     )
 
     evaluate = commands.add_parser("evaluate", parents=[data], help="measure a run on the test split")

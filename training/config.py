@@ -31,7 +31,7 @@ class TrainConfig:
     warmup_steps: int = 200
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
-    horizontal_flip: bool = True
+    horizontal_flip: bool = False
     nearest_patch_weight: float = 0.05
     decorrelation_weight: float = 0.05
     statistics_momentum: float = 0.01

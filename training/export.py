@@ -1,1 +1,218 @@
-class ExportError(Exception): ...
+"""Write a trained model as a bundle, and prove that the bundle computes what the model computes."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model.bundle import (
+    DENOISER,
+    ENCODER,
+    WEIGHTS,
+    Bundle,
+    Prototype,
+    write_manifest,
+    write_pictures,
+)
+from model.config import ModelConfig, config_to_dict
+from model.patronus import DenoiseStep, Patronus
+from model.samplers import ddim, ddim_inversion, dpmpp_2m
+from model.schedule import NoiseSchedule
+from model.statistics import ActivationStatistics
+from training.config import TrainConfig
+from training.data import Dataset
+from training.evaluate import read_evaluation
+from training.exemplars import choose_pictures, encode_all
+
+log = logging.getLogger(__name__)
+
+PARITY_BATCHES = (1, 3, 16)
+PARITY_TOLERANCE = 1e-4
+
+
+class ExportError(Exception):
+    """The exported graph does not compute what the model computes."""
+
+
+def export_bundle(
+    patronus: Patronus,
+    config: TrainConfig,
+    train: Dataset,
+    test: Dataset,
+    *,
+    run: Path,
+    out: Path,
+    name: str,
+) -> Bundle:
+    """Write `out` from averaged weights and the run's evaluation; nothing is left behind on failure.
+
+    Raises ExportError where a graph differs from the model, BundleError where the result does not load.
+    """
+    patronus = patronus.cpu().eval()
+    log.info("encoding %d training images", len(train))
+    activations, cells = encode_all(patronus, train.pixels)
+    with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
+        directory = Path(scratch) / "bundle"
+        directory.mkdir()
+        parity = export_graphs(patronus, directory)
+        save_file({k: v.contiguous() for k, v in patronus.state_dict().items()}, directory / WEIGHTS)
+        write_pictures(directory, choose_pictures(patronus, train, activations, cells, test))
+        write_manifest(
+            directory,
+            name=name,
+            config=patronus.config,
+            statistics=ActivationStatistics.measure(activations),
+            prototypes=tuple(Prototype() for _ in range(patronus.config.num_prototypes)),
+            metrics=read_evaluation(run) | {"export_largest_difference": parity},
+            provenance={
+                "git_revision": _git_revision(),
+                "dataset": config.dataset,
+                "num_training_images": len(train),
+                "training": {k: v for k, v in config_to_dict(config).items() if k != "model"},
+                "torch": torch.__version__,
+            },
+        )
+        Bundle.load(directory)
+        if out.exists():
+            shutil.rmtree(out)
+        directory.rename(out)
+    bundle = Bundle.load(out)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    log.info("wrote %s: %.2f MiB, digest %s", out, size / 2**20, bundle.digest[:12])
+    return bundle
+
+
+def export_graphs(patronus: Patronus, directory: Path) -> float:
+    """Write encoder.onnx and denoiser.onnx; returns the largest |torch - ONNX Runtime| found.
+
+    Batch sizes 1, 3 and 16 on random inputs, over rows of several samplers. Raises ExportError above 1e-4.
+    """
+    config = patronus.config
+    example = random_step_inputs(config, 2, seed=0)
+    largest = 0.0
+    for file, module, inputs, outputs, draw in (
+        (
+            ENCODER,
+            patronus.encoder,
+            {"x_0": example["x_t"]},
+            ["activations", "similarity_maps"],
+            _random_images,
+        ),
+        (
+            DENOISER,
+            DenoiseStep(patronus).eval(),
+            example,
+            ["x_next", "memory_next", "x_0_hat"],
+            random_step_inputs,
+        ),
+    ):
+        path = directory / file
+        _export(module, inputs, outputs, path)
+        largest = max(largest, _largest_difference(module, path, config, draw))
+    return largest
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    graph = onnx.load(path)
+    for node in graph.graph.node:  # stack traces of the exporting machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def random_step_inputs(config: ModelConfig, count: int, seed: int) -> dict[str, Tensor]:
+    """Inputs of one step for `count` rows, each at a random place in a random sampler."""
+    rng = np.random.default_rng(seed)
+    schedule = NoiseSchedule.from_config(config.schedule)
+    steps = min(20, schedule.num_timesteps)
+    tables = (
+        ddim(schedule, steps, eta=0.5, clip=1.0),
+        dpmpp_2m(schedule, steps),
+        ddim_inversion(schedule, steps),
+    )
+    rows = [(tables[rng.integers(len(tables))], int(rng.integers(steps))) for _ in range(count)]
+    timesteps = np.array([table.timesteps[i] for table, i in rows])
+    coefficients = np.array([table.coefficients[i] for table, i in rows], dtype=np.float32)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    image = config.image.shape
+    return {
+        "x_t": normal(count, *image),
+        "timesteps": torch.from_numpy(timesteps),
+        "activations": normal(count, config.num_prototypes).abs(),
+        "memory": normal(count, *image),
+        "noise": normal(count, *image),
+        "coefficients": torch.from_numpy(coefficients),
+    }
+
+
+def _random_images(config: ModelConfig, count: int, seed: int) -> dict[str, Tensor]:
+    return {"x_0": random_step_inputs(config, count, seed)["x_t"].clamp(-1.0, 1.0)}
+
+
+def _largest_difference(
+    module: nn.Module,
+    path: Path,
+    config: ModelConfig,
+    draw: Callable[[ModelConfig, int, int], dict[str, Tensor]],
+) -> float:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for count in PARITY_BATCHES:
+        inputs = draw(config, count, count)
+        with torch.no_grad():
+            expected = module(*inputs.values())
+        found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        for torch_output, onnx_output in zip(expected, found, strict=True):
+            reference = torch_output.numpy()
+            scale = max(1.0, float(np.abs(reference).max()))
+            largest = max(largest, float(np.abs(reference - onnx_output).max()) / scale)
+    if not largest <= PARITY_TOLERANCE:
+        raise ExportError(
+            f"{path.name} differs from torch by {largest:.2e}, more than {PARITY_TOLERANCE:.0e}"
+        )
+    return largest
+
+
+def _parent(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def _git_revision() -> str | None:
+    command: list[Any] = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

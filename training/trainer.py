@@ -66,8 +66,10 @@ class Trainer:
         self.device = torch.device(device)
         self.pixels = torch.from_numpy(dataset.pixels).to(self.device)
         torch.manual_seed(config.seed)
-        memory_format = torch.channels_last
-        self.patronus = Patronus(config.model).to(self.device, memory_format=memory_format)
+        # Tensor cores want channels last; on a CPU without bf16 units the default layout is faster.
+        cuda = self.device.type == "cuda"
+        self.memory_format = torch.channels_last if cuda else torch.contiguous_format
+        self.patronus = Patronus(config.model).to(self.device, memory_format=self.memory_format)
         self.optimizer = torch.optim.AdamW(
             self.patronus.parameters(),
             lr=config.learning_rate,
@@ -193,7 +195,7 @@ class Trainer:
     def _images(self, indices: Tensor) -> Tensor:
         pixels = self.pixels[indices].to(torch.float32)
         x_0 = pixels / 127.5 - 1.0
-        return x_0.contiguous(memory_format=torch.channels_last)
+        return x_0.contiguous(memory_format=self.memory_format)
 
     def _timesteps(self, count: int) -> Tensor:
         """Uniform timesteps, one in each of `count` equal parts of 0 … T - 1, in random order.

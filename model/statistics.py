@@ -1,0 +1,132 @@
+"""What the activations of each prototype look like over the training data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+QUANTILE_LEVELS: Float64 = np.arange(1, 100) / 100.0
+"""0.01, 0.02 … 0.99."""
+
+
+class StatisticsError(ValueError):
+    """Statistics do not describe the prototypes of one model."""
+
+
+@dataclass(frozen=True)
+class ActivationStatistics:
+    """Per-prototype statistics of s, and how prototypes vary together.
+
+    mean, std, minimum, maximum: (m,); quantiles: (m, 99) at QUANTILE_LEVELS;
+    correlation: (m, m), of the normal scores (ranks mapped through the normal quantile function),
+    which is what a Gaussian copula needs.
+    """
+
+    mean: Float64
+    std: Float64
+    minimum: Float64
+    maximum: Float64
+    quantiles: Float64
+    correlation: Float64
+
+    def __post_init__(self) -> None:
+        m = len(self.mean)
+        expected = {
+            "mean": (m,),
+            "std": (m,),
+            "minimum": (m,),
+            "maximum": (m,),
+            "quantiles": (m, len(QUANTILE_LEVELS)),
+            "correlation": (m, m),
+        }
+        for name, shape in expected.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise StatisticsError(f"statistics {name} has shape {values.shape}, not {shape}")
+            if not np.isfinite(values).all():
+                raise StatisticsError(f"statistics {name} has values that are not finite")
+        if (np.diff(self.quantiles, axis=1) < 0).any():
+            raise StatisticsError("statistics quantiles do not ascend")
+
+    @property
+    def num_prototypes(self) -> int:
+        return len(self.mean)
+
+    @property
+    def low(self) -> Float64:
+        """The 0.01 quantile of each prototype, (m,): the least that edits reach without extrapolation."""
+        return self.quantiles[:, 0]
+
+    @property
+    def high(self) -> Float64:
+        """The 0.99 quantile of each prototype, (m,)."""
+        return self.quantiles[:, -1]
+
+    @classmethod
+    def measure(cls, activations: Float32) -> ActivationStatistics:
+        """Statistics of s over N images, (N, m), N >= 2."""
+        s = activations.astype(np.float64)
+        ranks = s.argsort(axis=0).argsort(axis=0)
+        scores = normal_quantile((ranks + 0.5) / len(s))
+        correlation = np.atleast_2d(np.corrcoef(scores, rowvar=False))
+        return cls(
+            mean=s.mean(axis=0),
+            std=s.std(axis=0),
+            minimum=s.min(axis=0),
+            maximum=s.max(axis=0),
+            quantiles=np.quantile(s, QUANTILE_LEVELS, axis=0).T,
+            correlation=np.nan_to_num(correlation),
+        )
+
+    def resample(self, rng: np.random.Generator, count: int) -> Float32:
+        """New activation vectors (count, m) with these marginals and correlations (a Gaussian copula)."""
+        eigenvalues, vectors = np.linalg.eigh(self.correlation)
+        mixing = vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))  # (m, m)
+        scores = rng.standard_normal((count, self.num_prototypes)) @ mixing.T
+        levels = np.concatenate([[0.0], QUANTILE_LEVELS, [1.0]])
+        values = np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
+        uniform = normal_cdf(scores)
+        columns = [
+            np.interp(uniform[:, j], levels, values[j]) for j in range(self.num_prototypes)
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, numbers rounded to 6 significant digits."""
+        return {
+            name: _rounded(getattr(self, name))
+            for name in ("mean", "std", "minimum", "maximum", "quantiles", "correlation")
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> ActivationStatistics:
+        """The inverse of `to_dict`. Raises StatisticsError."""
+        try:
+            arrays = {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+            return cls(**arrays)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise StatisticsError(f"statistics are malformed: {error}") from error
+
+
+def normal_cdf(z: Float64) -> Float64:
+    """Φ(z), the distribution function of the standard normal, of an array of any shape."""
+    return np.asarray(0.5 * (1.0 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2.0))))
+
+
+def normal_quantile(u: Float64) -> Float64:
+    """Φ⁻¹(u) for 0 < u < 1, of an array of any shape, by inverting `normal_cdf` on a fine grid (|error| < 1e-4)."""
+    grid = np.linspace(-6.0, 6.0, 24_001)
+    return np.interp(u, normal_cdf(grid), grid)
+
+
+def _rounded(values: Float64) -> list[Any]:
+    rounded = np.array([float(f"{value:.6g}") for value in values.ravel()])
+    plain: list[Any] = rounded.reshape(values.shape).tolist()
+    return plain

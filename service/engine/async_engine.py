@@ -1,0 +1,199 @@
+"""The engine's one thread, and the bridge from asyncio to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, TypeVar
+
+from service.engine.engine_core import EngineCore
+from service.engine.errors import EngineStoppedError, QueueFullError
+from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+IDLE_HEARTBEAT_S = 0.5
+
+
+class EngineState(StrEnum):
+    """Where the engine is in its life; only `ready` takes work."""
+
+    STOPPED = "stopped"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class AsyncEngine:
+    """Runs an EngineCore in a thread of its own; `denoise` and `encode` are awaited from any event loop.
+
+    An async context manager: the thread starts on entry; on exit running work is finished within
+    `drain_timeout_s` and what is left fails with EngineStoppedError. Cancelling an awaiting task
+    cancels its job within one step.
+    """
+
+    def __init__(
+        self,
+        core: EngineCore,
+        *,
+        max_queue: int,
+        drain_timeout_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._core = core
+        self._max_queue = max_queue
+        self._drain_timeout_s = drain_timeout_s
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox_samples = 0
+        self._outstanding: set[asyncio.Future[Any]] = set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="patronus-engine", daemon=True)
+        self._state = EngineState.STOPPED
+        self._stop_at: float | None = None
+        self._last_tick = clock()
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def heartbeat_age_s(self) -> float:
+        """Seconds since the thread last came round; grows while a step hangs."""
+        return self._clock() - self._last_tick
+
+    def deadline_in(self, seconds: float) -> float:
+        """A job deadline that many seconds from now."""
+        return self._clock() + seconds
+
+    async def denoise(self, job: DenoiseJob) -> DenoiseResult:
+        """Run a job to its end. Raises EngineError."""
+        return await self._submit(len(job), job, self._core.submit_denoise)
+
+    async def encode(self, job: EncodeJob) -> EncodeResult:
+        """Encode images. Raises EngineError."""
+        return await self._submit(len(job), job, self._core.submit_encode)
+
+    def drain(self) -> None:
+        """Take no more work; the thread ends when what it has is done or `drain_timeout_s` is over."""
+        if self._state is EngineState.READY:
+            self._state = EngineState.DRAINING
+            self._stop_at = self._clock() + self._drain_timeout_s
+            self._inbox.put(_nothing)
+
+    async def __aenter__(self) -> AsyncEngine:
+        self._last_tick = self._clock()
+        self._state = EngineState.READY
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drain()
+        await asyncio.to_thread(self._thread.join, self._drain_timeout_s + 5.0)
+        if self._thread.is_alive():
+            log.error("the engine thread hangs in a step and is left behind")
+            self._state = EngineState.DEAD
+            for future in self._outstanding:
+                if not future.done():
+                    future.set_exception(EngineStoppedError("the engine hangs in a step"))
+
+    async def _submit(
+        self, samples: int, job: _J, submit: Callable[[_J, Ticket[R], float], None]
+    ) -> R:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        ticket: Ticket[R] = Ticket(lambda t: _send(loop, future, t))
+        self._post_job(samples, lambda: submit(job, ticket, self._clock()))
+        self._outstanding.add(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            ticket.abandoned = True
+            self._inbox.put(lambda: self._core.cancel(ticket))  # type: ignore[arg-type]
+            raise
+        finally:
+            self._outstanding.discard(future)
+
+    def _post_job(self, samples: int, submit: Callable[[], None]) -> None:
+        def take() -> None:
+            with self._lock:
+                self._inbox_samples -= samples
+            submit()
+
+        with self._lock:
+            if self._state is not EngineState.READY:
+                raise EngineStoppedError(f"the engine is {self._state}")
+            waiting = self._inbox_samples
+            if waiting and waiting + samples > self._max_queue:
+                raise QueueFullError(f"{waiting} of {self._max_queue} places are taken")
+            self._inbox_samples += samples
+            self._inbox.put(take)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_finished():
+                self._take_inbox()
+                self._last_tick = self._clock()
+                if self._core.has_work:
+                    self._core.tick(self._clock)
+            outcome = EngineState.STOPPED
+        except BaseException:
+            log.exception("the engine thread died")
+            outcome = EngineState.DEAD
+        with self._lock:  # nothing is posted after this
+            self._state = outcome
+        while not self._inbox.empty():
+            self._inbox.get()()
+        self._core.abort(EngineStoppedError(f"the engine is {outcome}"))
+
+    def _is_finished(self) -> bool:
+        if self._stop_at is None:
+            return False
+        has_work = self._core.has_work or not self._inbox.empty()
+        return not has_work or self._clock() >= self._stop_at
+
+    def _take_inbox(self) -> None:
+        """Take what was posted; with nothing else to do, wait for it up to a heartbeat."""
+        try:
+            if not self._core.has_work:
+                self._inbox.get(timeout=IDLE_HEARTBEAT_S)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            return
+
+
+_J = TypeVar("_J", DenoiseJob, EncodeJob)
+
+
+def _nothing() -> None:
+    """Posted to wake the thread."""
+
+
+def _send(loop: asyncio.AbstractEventLoop, future: asyncio.Future[R], ticket: Ticket[R]) -> None:
+    try:
+        loop.call_soon_threadsafe(_deliver, future, ticket)
+    except RuntimeError:  # the loop is closed: nobody is left to tell
+        log.debug("a job ended after its event loop was closed")
+
+
+def _deliver(future: asyncio.Future[R], ticket: Ticket[R]) -> None:
+    if future.done():  # the claimant was cancelled meanwhile
+        return
+    if ticket.error is not None:
+        future.set_exception(ticket.error)
+    elif ticket.result is not None:
+        future.set_result(ticket.result)

@@ -1,0 +1,114 @@
+"""The rows of the samples in flight, in arrays that are allocated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from model.config import ModelConfig
+from model.samplers import NUM_COEFFICIENTS, D, SamplerTable
+from service.engine.runner import StepInputs, StepOutputs
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Row:
+    """One sample's progress through its table. `owner` is opaque here; `index` is its place in the job."""
+
+    owner: object
+    index: int
+    table: SamplerTable
+    noise_seed: int
+    step: int = 0
+    _rng: np.random.Generator = field(init=False)
+    _coefficients: Float32 = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.noise_seed)
+        self._coefficients = self.table.coefficients.astype(np.float32)
+
+    @property
+    def is_done(self) -> bool:
+        return self.step == len(self.table)
+
+    @property
+    def timestep(self) -> int:
+        return int(self.table.timesteps[self.step])
+
+    @property
+    def coefficients(self) -> Float32:
+        """(8,) of the current step."""
+        row: Float32 = self._coefficients[self.step]
+        return row
+
+    def draw_noise(self, out: Float32) -> None:
+        """Fill `out` with this sample's next noise: it depends on its own seed alone."""
+        if self.coefficients[D] != 0.0:
+            self._rng.standard_normal(out=out, dtype=np.float32)
+
+
+class DenoisingBatch:
+    """Up to `capacity` rows, always packed at the front; row i of every array is `rows[i]`."""
+
+    def __init__(self, config: ModelConfig, capacity: int) -> None:
+        image = (capacity, *config.image.shape)
+        self.rows: list[Row] = []
+        self.capacity = capacity
+        self._x_t = np.zeros(image, np.float32)
+        self._memory = np.zeros(image, np.float32)
+        self._noise = np.zeros(image, np.float32)
+        self._activations = np.zeros((capacity, config.num_prototypes), np.float32)
+        self._timesteps = np.zeros(capacity, np.int64)
+        self._coefficients = np.zeros((capacity, NUM_COEFFICIENTS), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_free(self) -> int:
+        return self.capacity - len(self.rows)
+
+    def admit(self, row: Row, x: Float32, activations: Float32) -> None:
+        """Start a sample at x (C, H, W) under s (m,) in the next free row."""
+        i = len(self.rows)
+        self.rows.append(row)
+        self._x_t[i] = x
+        self._memory[i] = 0.0
+        self._noise[i] = 0.0
+        self._activations[i] = activations
+
+    def inputs(self) -> StepInputs:
+        """Views of everything the next step needs, for all rows in use."""
+        for i, row in enumerate(self.rows):
+            self._timesteps[i] = row.timestep
+            self._coefficients[i] = row.coefficients
+            row.draw_noise(self._noise[i])
+        return StepInputs(
+            self._x_t, self._timesteps, self._activations, self._memory, self._noise, self._coefficients
+        ).rows(slice(len(self.rows)))
+
+    def advance(self, outputs: StepOutputs) -> None:
+        """Take over what a step gave for all rows in use."""
+        count = len(self.rows)
+        self._x_t[:count] = outputs.x_next
+        self._memory[:count] = outputs.memory_next
+        for row in self.rows:
+            row.step += 1
+
+    def x(self, i: int) -> Float32:
+        """A copy of row i's current x (C, H, W)."""
+        current: Float32 = self._x_t[i].copy()
+        return current
+
+    def release(self, unwanted: set[int]) -> None:
+        """Free rows by position; the last rows move into the gaps."""
+        for i in sorted(unwanted, reverse=True):
+            last = len(self.rows) - 1
+            if i != last:
+                self.rows[i] = self.rows[last]
+                for array in (self._x_t, self._memory, self._noise, self._activations):
+                    array[i] = array[last]
+            self.rows.pop()

@@ -1,0 +1,39 @@
+"""Why a job did not get its result. HTTP statuses for these are in `service.problems`."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Any reason for which the engine gives no result."""
+
+
+class QueueFullError(EngineError):
+    """As many samples wait as the engine is allowed to keep."""
+
+
+class JobTooLargeError(EngineError):
+    """A job has more samples than the queue could ever hold."""
+
+
+class DeadlineExceededError(EngineError):
+    """The job's deadline passed before it was done."""
+
+
+class JobCancelledError(EngineError):
+    """Whoever asked for the job has left."""
+
+
+class EngineStoppedError(EngineError):
+    """The engine is draining, stopped or dead and takes no more work."""
+
+
+class StepFailedError(EngineError):
+    """The network raised while it ran this job's samples."""
+
+
+class NonFiniteOutputError(EngineError):
+    """The network gave NaN or infinity for this job's samples."""
+
+
+class OutOfMemoryError(EngineError):
+    """A call needed more device memory than there is; raised by runners, answered by a smaller batch."""

@@ -1,0 +1,107 @@
+"""Work for the engine, its results, and the ticket that is resolved exactly once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model.samplers import SamplerTable
+from service.engine.errors import EngineError
+
+Float32 = npt.NDArray[np.float32]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiseJob:
+    """Take n samples through all steps of one table, each under its own activations.
+
+    x: (n, C, H, W) where they start; activations: (n, m); noise_seeds: n integers from which each
+    sample's fresh noise is drawn; deadline: in the engine's clock, seconds.
+    """
+
+    x: Float32
+    activations: Float32
+    table: SamplerTable
+    noise_seeds: tuple[int, ...]
+    deadline: float = math.inf
+
+    def __post_init__(self) -> None:
+        counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
+        if len(counts) != 1 or 0 in counts or len(self.table) == 0:
+            raise ValueError(
+                f"a job needs samples and steps: {len(self.x)} starts, {len(self.activations)} activations, "
+                f"{len(self.noise_seeds)} seeds, {len(self.table)} steps"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeJob:
+    """Encode n images x_0 (n, C, H, W)."""
+
+    x_0: Float32
+    deadline: float = math.inf
+
+    def __len__(self) -> int:
+        return len(self.x_0)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a job waited for its first row, and ran after that."""
+
+    queue_s: float
+    inference_s: float
+
+
+@dataclass(frozen=True)
+class DenoiseResult:
+    """x: (n, C, H, W) after the last step."""
+
+    x: Float32
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """activations (n, m), similarity_maps (n, m, h, w)."""
+
+    activations: Float32
+    similarity_maps: Float32
+    timing: Timing
+
+
+@dataclass(eq=False)
+class Ticket(Generic[R]):
+    """The claim on one job's outcome: a result or an EngineError, set once, told once.
+
+    `abandoned` is set by the claimant when it leaves; what is computed afterwards is wasted.
+    """
+
+    on_resolved: Callable[[Ticket[R]], None]
+    abandoned: bool = False
+    result: R | None = field(default=None, init=False)
+    error: EngineError | None = field(default=None, init=False)
+
+    @property
+    def is_resolved(self) -> bool:
+        return self.result is not None or self.error is not None
+
+    def resolve(self, result: R) -> None:
+        if not self.is_resolved:
+            self.result = result
+            self.on_resolved(self)
+
+    def fail(self, error: EngineError) -> None:
+        if not self.is_resolved:
+            self.error = error
+            self.on_resolved(self)

@@ -1,0 +1,146 @@
+"""Run a bundle's graphs with ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from model.bundle import DENOISER, ENCODER, Bundle, BundleError, graph_signature
+from model.config import ModelConfig
+from model.samplers import ALPHA
+from service.engine.errors import OutOfMemoryError
+from service.engine.runner import Float32, StepInputs, StepOutputs
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+ENCODER_OUTPUTS = ["activations", "similarity_maps"]
+STEP_OUTPUTS = ["x_next", "memory_next", "x_0_hat"]
+
+
+class DeviceError(Exception):
+    """The device asked for is not there."""
+
+
+class OnnxRunner:
+    """Two sessions and fixed batch sizes: a call is padded up to the next size.
+
+    Fixed sizes keep the memory arenas from growing with every new batch size. Opening checks the
+    graphs' inputs against the bundle's configuration and raises BundleError or DeviceError.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: Device, max_batch: int, num_threads: int = 0) -> None:
+        self._config = bundle.config
+        self._buckets = bucket_sizes(max_batch)
+        providers = _providers(device)
+        self._encoder = _open_session(bundle, ENCODER, providers, num_threads)
+        self._denoiser = _open_session(bundle, DENOISER, providers, num_threads)
+        self._provider = self._denoiser.get_providers()[0]
+        log.info("serving %s with %s", bundle.directory, self.backend)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._config
+
+    @property
+    def backend(self) -> str:
+        return f"onnxruntime {ort.__version__} {self._provider}"
+
+    @property
+    def max_batch(self) -> int:
+        return self._buckets[-1]
+
+    def bucket(self, rows: int) -> int:
+        return next(size for size in self._buckets if size >= rows)
+
+    def warm_up(self) -> None:
+        image, m = self._config.image.shape, self._config.num_prototypes
+        for size in reversed(self._buckets):
+            x = np.zeros((size, *image), np.float32)
+            coefficients = np.zeros((size, 8), np.float32)
+            coefficients[:, ALPHA] = 1.0
+            self.encode(x)
+            self.denoise_step(
+                StepInputs(x, np.zeros(size, np.int64), np.zeros((size, m), np.float32), x, x, coefficients)
+            )
+
+    def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
+        count = len(x_0)
+        missing = self.bucket(count) - count
+        if missing:
+            x_0 = np.concatenate([x_0, np.repeat(x_0[-1:], missing, axis=0)])
+        activations, maps = _run(self._encoder, ENCODER_OUTPUTS, {"x_0": x_0})
+        return activations[:count], maps[:count]
+
+    def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        count = len(inputs)
+        size = self.bucket(count)
+        padded = inputs if size == count else inputs.padded(size)
+        outputs = _run(self._denoiser, STEP_OUTPUTS, vars(padded))
+        return StepOutputs(*(output[:count] for output in outputs))
+
+
+def bucket_sizes(max_batch: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 … up to and including `max_batch`: at most a third is padding."""
+    sizes = {1, max_batch}
+    power = 2
+    while power < max_batch:
+        sizes |= {power, min(max_batch, power * 3 // 2)}
+        power *= 2
+    return tuple(sorted(sizes))
+
+
+def _providers(device: Device) -> list[str]:
+    available = ort.get_available_providers()
+    if device == "cpu" or (device == "auto" and CUDA not in available):
+        return [CPU]
+    if CUDA not in available:
+        raise DeviceError(
+            f"device cuda was asked for, but ONNX Runtime here offers {', '.join(available)} only"
+        )
+    return [CUDA, CPU]
+
+
+def _open_session(
+    bundle: Bundle, file: str, providers: Sequence[str], num_threads: int
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    # One session at a time runs; threads that spin between calls would take the CPU from the web server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(bundle.path(file), options, providers=list(providers))
+    except Exception as error:
+        raise BundleError(f"{bundle.path(file)} cannot be opened: {error}") from error
+    found = {node.name: tuple(node.shape) for node in session.get_inputs()}
+    for name, shape in graph_signature(file, bundle.config).items():
+        sizes = found.get(name)
+        if sizes is None:
+            raise BundleError(f"{bundle.path(file)} has no input {name!r}")
+        agrees = len(sizes) == len(shape) and all(
+            isinstance(size, str) if expected is None else size == expected
+            for size, expected in zip(sizes, shape, strict=True)
+        )
+        if not agrees:
+            raise BundleError(f"{bundle.path(file)}: input {name} is {sizes}, not {shape} (None: free)")
+    return session
+
+
+def _run(
+    session: ort.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
+) -> list[Float32]:
+    try:
+        arrays: list[Float32] = session.run(outputs, inputs)
+    except Exception as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error).lower():
+            raise OutOfMemoryError(str(error)) from error
+        raise
+    return arrays
