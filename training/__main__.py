@@ -49,6 +49,8 @@ def _train(options: argparse.Namespace) -> None:
         trainer.load()
     elif (options.out / "checkpoint.pt").exists():
         raise ConfigError(f"{options.out} already holds a run: add --resume or name another --out")
+    elif options.init_from:
+        trainer.start_from(options.init_from)
     trainer.run()
 
 
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="run directory")
     train.add_argument("--preset", choices=sorted(PRESETS), default="small")
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
+    train.add_argument("--init-from", type=Path, help="begin at the averaged weights of this other run")
     for item in dataclasses.fields(TrainConfig):
         if item.name not in ("model", "dataset", "horizontal_flip"):
             kind = {"int": int, "float": float}.get(str(item.type), str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ from training.config import TrainConfig
 from training.data import Dataset
 from training.evaluate import read_evaluation
 from training.exemplars import choose_pictures, encode_all
+from training.trainer import PARENT
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,8 @@ def export_bundle(
                 "git_revision": _git_revision(),
                 "dataset": config.dataset,
                 "num_training_images": len(train),
-                "training": {k: v for k, v in config_to_dict(config).items() if k != "model"},
+                "training": _without_model(config_to_dict(config)),
+                "parent": _parent_run(run),
                 "torch": torch.__version__,
             },
         )
@@ -208,6 +211,19 @@ def _largest_difference(
 def _parent(out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     return out.parent
+
+
+def _without_model(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "model"}
+
+
+def _parent_run(run: Path) -> dict[str, Any] | None:
+    """The run that this one began from, if any."""
+    path = run / PARENT
+    if not path.exists():
+        return None
+    parent: dict[str, Any] = json.loads(path.read_text())
+    return parent | {"training": _without_model(parent["training"])}
 
 
 def _git_revision() -> str | None:

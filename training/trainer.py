@@ -36,6 +36,7 @@ from training.sampling import run_table
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+PARENT = "parent.json"
 
 
 class CheckpointError(Exception):
@@ -78,7 +79,11 @@ class Trainer:
             fused=True,
         )
         self.step = 0
-        initialise_prototypes(self.patronus, self._images(self._indices(0)), seed=config.seed)
+        first_batch = self._images(self._indices(0))
+        initialise_prototypes(self.patronus, first_batch, seed=config.seed)
+        if config.model.denoiser.standardize:
+            with torch.no_grad():
+                self._update_statistics(self.patronus.encoder(first_batch)[0], momentum=1.0)
         self.ema = ExponentialMovingAverage(self.patronus, config.ema_decay)
 
     def run(self, *, until_step: int | None = None) -> None:
@@ -135,6 +140,20 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
+    def start_from(self, run: Path) -> None:
+        """Begin at the averaged weights of another run with the same model; optimiser and schedule start anew.
+
+        The other run's configuration is kept as parent.json. Raises CheckpointError.
+        """
+        state = read_checkpoint(run, self.device)
+        if config_from_dict(TrainConfig, state["config"]).model != self.config.model:
+            raise CheckpointError(f"{run / CHECKPOINT} holds a model of another shape")
+        self.patronus.load_state_dict(state["ema"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.directory.mkdir(parents=True, exist_ok=True)
+        parent = {"stopped_after_steps": state["step"], "training": state["config"]}
+        (self.directory / PARENT).write_text(json.dumps(parent, indent=2) + "\n")
+
     def _train_step(self) -> StepMetrics:
         config = self.config
         torch.manual_seed(config.seed * 1_000_003 + self.step)
@@ -155,7 +174,7 @@ class Trainer:
             distances = self.patronus.encoder.distances(features)  # (B, m, h, w)
             activations = self.patronus.encoder.activations(distances)  # (B, m)
             if config.model.denoiser.standardize:
-                self._update_statistics(activations.detach())
+                self._update_statistics(activations.detach(), momentum=config.statistics_momentum)
             prediction = self.patronus(x_t, timesteps, activations)
         denoising = denoising_loss(prediction, target)
         nearest_patch = nearest_patch_loss(distances)
@@ -207,8 +226,7 @@ class Trainer:
         return (parts * (num_timesteps / count)).long().clamp_(max=num_timesteps - 1)
 
     @torch.no_grad()
-    def _update_statistics(self, activations: Tensor) -> None:
-        momentum = 1.0 if self.step == 0 else self.config.statistics_momentum
+    def _update_statistics(self, activations: Tensor, *, momentum: float) -> None:
         self.patronus.activation_mean.lerp_(activations.mean(dim=0), momentum)
         spread = activations.std(dim=0).clamp(min=1e-4)
         self.patronus.activation_std.lerp_(spread, momentum)

@@ -221,6 +221,7 @@ class EngineCore:
             if item.num_done == len(item.job):
                 timing = Timing(item.started_at - item.submitted_at, now - item.started_at)
                 item.ticket.resolve(DenoiseResult(item.x, timing))
+                self._observer.job_finished(timing.queue_s, timing.inference_s)
         self._batch.release(done)
 
     def _drop_resolved(self) -> None:

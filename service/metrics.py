@@ -1,0 +1,152 @@
+"""Prometheus metrics; names and labels are a contract with dashboards and alerts."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from service.engine.async_engine import EngineState
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """All metrics of one service process, in a registry of its own.
+
+    Observes the engine (`service.engine.observer.EngineObserver`) and the cache
+    (`service.cache.cache.CacheObserver`); routes report requests.
+    """
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._clock = clock
+        self._step_started_at = 0.0
+        self._bucket = 0
+        GCCollector(registry)
+        PlatformCollector(registry)
+        ProcessCollector(registry=registry)
+
+        self._requests = Counter(
+            "patronus_requests",
+            "Requests by endpoint and how they ended.",
+            ["endpoint", "model_name", "finished_reason"],
+            registry=registry,
+        )
+        self._running = Gauge("patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry)
+        self._waiting = Gauge("patronus_num_requests_waiting", "Jobs without a row yet.", registry=registry)
+        self._active = Gauge("patronus_active_samples", "Rows in the batch.", registry=registry)
+        self._latency = Histogram(
+            "patronus_e2e_request_latency_seconds",
+            "From the request's arrival to its answer.",
+            ["endpoint"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._queue_time = Histogram(
+            "patronus_request_queue_time_seconds",
+            "From submission to the first row.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._inference_time = Histogram(
+            "patronus_request_inference_time_seconds",
+            "From the first row to the last step.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._step_duration = Histogram(
+            "patronus_denoise_step_duration_seconds",
+            "One network call over all rows.",
+            ["batch_bucket"],
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self._steps = Counter("patronus_denoise_steps", "Row-steps computed.", registry=registry)
+        self._wasted = Counter(
+            "patronus_denoise_steps_wasted", "Row-steps done for somebody already gone.", registry=registry
+        )
+        self._batch_size = Histogram(
+            "patronus_batch_size", "Rows per step.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self._padding = Gauge(
+            "patronus_batch_padding_ratio", "Share of the last step's rows that was padding.", registry=registry
+        )
+        self._out_of_memory = Counter(
+            "patronus_engine_out_of_memory", "Calls that did not fit into memory.", registry=registry
+        )
+        operations = ["operation"]
+        self._hits = Counter("patronus_cache_hits", "Cache hits.", operations, registry=registry)
+        self._misses = Counter("patronus_cache_misses", "Cache misses.", operations, registry=registry)
+        self._errors = Counter("patronus_cache_errors", "Cache faults.", operations, registry=registry)
+        self._last_step = Gauge(
+            "patronus_engine_last_step_timestamp_seconds", "Unix time of the last step.", registry=registry
+        )
+        self._state = Gauge(
+            "patronus_engine_state", "1 for the state the engine is in.", ["state"], registry=registry
+        )
+        self._build = Gauge(
+            "patronus_build_info",
+            "What runs here.",
+            ["version", "model_name", "bundle_digest", "backend", "python"],
+            registry=registry,
+        )
+
+    def build(self, *, version: str, model_name: str, bundle_digest: str, backend: str) -> None:
+        self._build.labels(version, model_name, bundle_digest, backend, platform.python_version()).set(1)
+
+    def watch_engine_state(self, read: Callable[[], EngineState]) -> None:
+        """Have each scrape ask for the engine's state."""
+        for state in EngineState:
+            self._state.labels(state.value).set_function(lambda state=state: float(read() is state))
+
+    def request_finished(self, endpoint: str, model_name: str, reason: str, seconds: float) -> None:
+        self._requests.labels(endpoint, model_name, reason).inc()
+        self._latency.labels(endpoint).observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The text that /metrics answers with."""
+        return generate_latest(self._registry)
+
+    def job_finished(self, queue_s: float, inference_s: float) -> None:
+        self._queue_time.observe(queue_s)
+        self._inference_time.observe(inference_s)
+
+    def step_started(self, rows: int, bucket: int) -> None:
+        self._step_started_at = self._clock()
+        self._bucket = bucket
+        self._batch_size.observe(rows)
+        self._padding.set(max(0, bucket - rows) / max(bucket, rows))
+
+    def step_finished(self, rows: int, wasted: int) -> None:
+        self._step_duration.labels(str(self._bucket)).observe(self._clock() - self._step_started_at)
+        self._steps.inc(rows)
+        self._wasted.inc(wasted)
+        self._last_step.set_to_current_time()
+
+    def occupancy(self, running: int, waiting: int, active_samples: int) -> None:
+        self._running.set(running)
+        self._waiting.set(waiting)
+        self._active.set(active_samples)
+
+    def ran_out_of_memory(self, rows: int) -> None:
+        self._out_of_memory.inc()
+
+    def cache_hit(self, operation: str) -> None:
+        self._hits.labels(operation).inc()
+
+    def cache_miss(self, operation: str) -> None:
+        self._misses.labels(operation).inc()
+
+    def cache_error(self, operation: str) -> None:
+        self._errors.labels(operation).inc()

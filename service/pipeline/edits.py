@@ -1,0 +1,93 @@
+"""Changes to an activation vector, asked for by prototype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from model.bundle import Bundle
+from service.pipeline.errors import PipelineError, UnknownPrototypeError
+
+Float32 = npt.NDArray[np.float32]
+Operation = Literal["set", "add", "scale", "max", "min"]
+
+LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
+"""s of a patch that lies on its prototype; none can be larger (model.encoder.similarity at d = 0)."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change: `max` and `min` take the prototype's own 0.99 and 0.01 quantile and no value."""
+
+    prototype: int | str
+    op: Operation
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.op in ("max", "min")) != (self.value is None):
+            needs = "takes no value" if self.op in ("max", "min") else "needs a value"
+            raise PipelineError(f"edit op {self.op!r} {needs}")
+
+
+@dataclass(frozen=True)
+class Clamping:
+    """An edit reached further than allowed: `requested` became `used`, a bound of [low, high]."""
+
+    prototype: int
+    requested: float
+    used: float
+    low: float
+    high: float
+
+
+def prototype_index(bundle: Bundle, prototype: int | str) -> int:
+    """The index of a prototype given by index or name. Raises UnknownPrototypeError."""
+    m = bundle.config.num_prototypes
+    if isinstance(prototype, int):
+        if 0 <= prototype < m:
+            return prototype
+        raise UnknownPrototypeError(f"there is no prototype {prototype}: this model has 0 to {m - 1}")
+    for index, entry in enumerate(bundle.prototypes):
+        if entry.name == prototype:
+            return index
+    raise UnknownPrototypeError(f"there is no prototype named {prototype[:100]!r}")
+
+
+def apply_edits(
+    bundle: Bundle, activations: Float32, edits: Sequence[Edit], *, extrapolate: bool
+) -> tuple[Float32, list[Clamping]]:
+    """activations (..., m) with edits applied in order, and what had to be clamped.
+
+    Edited entries stay within the training data's 0.01 … 0.99 quantiles, or with `extrapolate`
+    within what an activation can be at all, 0 … 9.21.
+    """
+    edited = activations.copy()
+    clampings = []
+    for edit in edits:
+        j = prototype_index(bundle, edit.prototype)
+        quantiles = float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
+        low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else quantiles
+        requested = _requested(edit, edited[..., j], quantiles)
+        used = np.clip(requested, low, high)
+        edited[..., j] = used
+        first = int(np.argmax(np.abs(requested - used).ravel()))
+        if requested.ravel()[first] != used.ravel()[first]:
+            pair = float(requested.ravel()[first]), float(used.ravel()[first])
+            clampings.append(Clamping(j, *pair, low, high))
+    return edited, clampings
+
+
+def _requested(edit: Edit, current: Float32, quantiles: tuple[float, float]) -> npt.NDArray[np.float64]:
+    before = np.asarray(current, dtype=np.float64)
+    if edit.op == "min":
+        return np.full_like(before, quantiles[0])
+    if edit.op == "max":
+        return np.full_like(before, quantiles[1])
+    assert edit.value is not None  # checked at construction
+    if edit.op == "set":
+        return np.full_like(before, edit.value)
+    return before + edit.value if edit.op == "add" else before * edit.value

@@ -1,0 +1,15 @@
+"""Why a use case cannot be carried out. HTTP statuses for these are in `service.problems`."""
+
+from __future__ import annotations
+
+
+class PipelineError(ValueError):
+    """A request asks for something that this model cannot do; the message says what and why."""
+
+
+class UnknownPrototypeError(PipelineError):
+    """A prototype is named or numbered that the model does not have."""
+
+
+class UnknownImageError(PipelineError):
+    """An image_id was never given out for this model, or is no longer kept."""

@@ -1,0 +1,344 @@
+"""Encode, generate, edit, visualize: each use case as the steps it consists of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model.bundle import Bundle
+from model.receptive_field import Box
+from model.samplers import NO_CLIP, Sampler, SamplerTable, ddim, ddim_inversion, sampler_table
+from model.schedule import NoiseSchedule
+from model.transforms import Pixels, from_x_0, to_x_0
+from service.cache.cache import Cache
+from service.cache.single_flight import SingleFlight
+from service.engine.async_engine import AsyncEngine
+from service.engine.jobs import DenoiseJob, EncodeJob, Timing
+from service.images import image_id
+from service.pipeline.edits import LARGEST_ACTIVATION, Clamping, Edit, apply_edits, prototype_index
+from service.pipeline.errors import PipelineError, UnknownImageError
+from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
+
+Float32 = npt.NDArray[np.float32]
+
+T = TypeVar("T")
+
+IMAGE_RANGE = 1.0
+"""|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One image read: activations (m,), similarity_maps (m, h, w), and whether the cache knew it."""
+
+    pixels: Pixels
+    image_id: str
+    activations: Float32
+    similarity_maps: Float32
+    cached: bool
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """pixels (C, H, W); asked and achieved activations (m,), the latter re-encoded from the pixels."""
+
+    pixels: Pixels
+    seed: int
+    asked: Float32
+    achieved: Float32
+
+
+@dataclass(frozen=True)
+class Generation:
+    images: list[GeneratedImage]
+    clamped: list[Clamping]
+    activations_from: str
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class EditedImage:
+    """A given image regenerated from its own x_T twice: as it was, and with the edits; activations (m,) each."""
+
+    source: Encoding
+    edited: Pixels
+    reconstruction: Pixels
+    asked: Float32
+    achieved: Float32
+    reconstruction_activations: Float32
+    clamped: list[Clamping]
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """What one prototype stands for: the image that it changed most clearly, before and after."""
+
+    prototype: int
+    target: float
+    source: Pixels
+    enhanced: Pixels
+    patch: Pixels
+    box: Box
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What to sample: under whose activations, changed how, from which x_T, by which sampler.
+
+    At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is resampled.
+    """
+
+    pixels: Pixels | None
+    activations: Float32 | None
+    edits: Sequence[Edit]
+    extrapolate: bool
+    num_images: int
+    steps: int
+    sampler: Sampler
+    eta: float
+    seed: int
+    inverted: bool
+
+
+class Pipeline:
+    """The use cases over one bundle. Every call may raise PipelineError or EngineError.
+
+    `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError.
+    """
+
+    def __init__(self, bundle: Bundle, engine: AsyncEngine, cache: Cache) -> None:
+        self.bundle = bundle
+        self._engine = engine
+        self._cache = cache
+        self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
+        self._encodings: SingleFlight[bytes] = SingleFlight()
+        self._inversions: SingleFlight[bytes] = SingleFlight()
+
+    def deadline_in(self, seconds: float) -> float:
+        return self._engine.deadline_in(seconds)
+
+    async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
+        """Activations and similarity maps of images (C, H, W), known ones from the cache."""
+        ids = [image_id(pixels) for pixels in images]
+        found: dict[str, Encoding] = {}
+        unknown: list[tuple[str, Pixels]] = []
+        for name, pixels in dict(zip(ids, images, strict=True)).items():
+            value = await self._cache.get("encode", name)
+            if value is not None and len(value) == self._encoding_bytes:
+                found[name] = self._unpacked(pixels, name, value, cached=True)
+                continue
+            if value is not None:
+                self._cache.lying("encode")
+            unknown.append((name, pixels))
+        if len(unknown) == 1:
+            name, pixels = unknown[0]
+            value = await self._encodings.run(name, lambda: self._encode_and_keep(unknown))
+            found[name] = self._unpacked(pixels, name, value, cached=False)
+        elif unknown:
+            joined = await self._encode_and_keep(unknown)
+            for i, (name, pixels) in enumerate(unknown):
+                value = joined[i * self._encoding_bytes : (i + 1) * self._encoding_bytes]
+                found[name] = self._unpacked(pixels, name, value, cached=False)
+        return [found[name] for name in ids]
+
+    async def remember(self, images: Sequence[Pixels]) -> None:
+        """Keep images so that `recall` finds them by their image_id."""
+        for pixels in images:
+            await self._cache.set("image", image_id(pixels), pixels.tobytes())
+
+    async def recall(self, name: str) -> Pixels:
+        """The pixels that were given `name` as their image_id. Raises UnknownImageError."""
+        value = await self._cache.get("image", name)
+        shape = self.bundle.config.image.shape
+        if value is not None and len(value) == int(np.prod(shape)):
+            pixels = np.frombuffer(value, np.uint8).reshape(shape)
+            if image_id(pixels) == name:
+                return pixels
+        if value is not None:
+            self._cache.lying("image")
+        raise UnknownImageError(f"image_id {name[:64]} is not known or no longer kept: send the image again")
+
+    async def generate(self, request: GenerateRequest, deadline: float) -> Generation:
+        """Sample images under activations that are given, read from an image, or resampled."""
+        self._check_generate(request)
+        seeds = sample_seeds(request.seed, request.num_images)
+        asked, origin = await self._asked(request, seeds)
+        asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
+        if request.inverted:
+            assert request.pixels is not None  # checked above
+            x_T = await self._inverted(request.pixels, request.steps)
+            x = np.repeat(x_T[None], request.num_images, axis=0)
+        else:
+            x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
+        clip = NO_CLIP if request.inverted else IMAGE_RANGE
+        table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
+        pixels, timing = await self._denoise(table, x, asked, seeds, deadline)
+        achieved = await self._activations(pixels)
+        images = [GeneratedImage(*parts) for parts in zip(pixels, seeds, asked, achieved, strict=True)]
+        return Generation(images, clamped, origin, timing)
+
+    async def edit(
+        self, pixels: Pixels, edits: Sequence[Edit], *, extrapolate: bool, steps: int, deadline: float
+    ) -> EditedImage:
+        """Invert an image under its own s, then regenerate it with s edited, and with s as it was."""
+        self._check_steps(steps)
+        source = (await self.encode([pixels]))[0]
+        asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
+        x_T = await self._inverted(pixels, steps)
+        table = ddim(self._schedule, steps)
+        both, timing = await self._denoise(
+            table, np.stack([x_T, x_T]), np.stack([asked, source.activations]), (0, 0), deadline
+        )
+        achieved, reconstructed = await self._activations(both)
+        return EditedImage(source, both[0], both[1], asked, achieved, reconstructed, clamped, timing)
+
+    async def visualize(
+        self, prototype: int | str, sources: Sequence[Pixels], *, steps: int, deadline: float
+    ) -> Visualization:
+        """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
+
+        Find its largest activation on test images; set it on every source, x_T kept; regenerate and
+        encode; keep the result in which it is strongest, and cut out the patch that matches best.
+        """
+        self._check_steps(steps)
+        j = prototype_index(self.bundle, prototype)
+        encodings = await self.encode(sources)
+        references = await self.encode(list(self.bundle.pictures.reference_images))
+        target = max(float(known.activations[j]) for known in [*encodings, *references])
+        asked = np.stack([known.activations for known in encodings])
+        asked[:, j] = target
+        x_T = np.stack(await _together([self._inverted(pixels, steps) for pixels in sources]))
+        table = ddim(self._schedule, steps)
+        pixels, _ = await self._denoise(table, x_T, asked, (0,) * len(sources), deadline)
+        results = await self.encode(list(pixels))
+        best = int(np.argmax([known.activations[j] for known in results]))
+        box = self.best_box(results[best].similarity_maps[j])
+        x0, y0, x1, y1 = box
+        return Visualization(
+            prototype=j,
+            target=target,
+            source=sources[best],
+            enhanced=pixels[best],
+            patch=np.ascontiguousarray(pixels[best][:, y0:y1, x0:x1]),
+            box=box,
+            before=float(encodings[best].activations[j]),
+            after=float(results[best].activations[j]),
+        )
+
+    def choose_sources(self, count: int, seed: int) -> list[Pixels]:
+        """`count` of the bundle's reference images, drawn by `seed`. Raises PipelineError beyond their number."""
+        references = self.bundle.pictures.reference_images
+        if count > len(references):
+            raise PipelineError(f"num_samples must be 1 to {len(references)}, not {count}: send images for more")
+        chosen = generator(seed, Stream.SOURCES).permutation(len(references))[:count]
+        return [references[i] for i in chosen]
+
+    def best_box(self, similarity_map: Float32) -> Box:
+        """The pixel box of the best-matching cell of one map (h, w)."""
+        image = self.bundle.config.image
+        cell = int(similarity_map.argmax())
+        return self.bundle.config.receptive_field.box(cell, image.height, image.width)
+
+    def _check_generate(self, request: GenerateRequest) -> None:
+        self._check_steps(request.steps)
+        m = self.bundle.config.num_prototypes
+        s = request.activations
+        if s is not None and len(s) != m:
+            raise PipelineError(f"activations must have {m} entries, not {len(s)}")
+        if s is not None and not ((s >= 0.0) & (s <= LARGEST_ACTIVATION + 1e-3)).all():
+            raise PipelineError(f"activations must be 0 to {LARGEST_ACTIVATION:.2f}")
+        if request.eta != 0.0 and request.sampler != "ddim":
+            raise PipelineError(f"eta is for sampler ddim only, not {request.sampler}")
+        if request.inverted:
+            if request.pixels is None:
+                raise PipelineError("x_T inverted needs an image or image_id to invert")
+            if request.num_images > 1 and request.sampler != "ddpm" and request.eta == 0.0:
+                raise PipelineError(
+                    "num_images > 1 from one inverted x_T would all be the same: "
+                    "use x_T random, sampler ddpm, or eta > 0"
+                )
+
+    def _check_steps(self, steps: int) -> None:
+        if not 1 <= steps <= self._schedule.num_timesteps:
+            raise PipelineError(f"steps must be 1 to {self._schedule.num_timesteps}, not {steps}")
+
+    async def _asked(self, request: GenerateRequest, seeds: Sequence[int]) -> tuple[Float32, str]:
+        """Activations (n, m) before edits, and where they come from."""
+        if request.pixels is not None:
+            s = (await self.encode([request.pixels]))[0].activations
+            return np.repeat(s[None], len(seeds), axis=0), "image"
+        if request.activations is not None:
+            return np.repeat(request.activations[None], len(seeds), axis=0), "request"
+        resample = self.bundle.statistics.resample
+        drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
+        return np.concatenate(drawn), "resampled_from_training_statistics"
+
+    async def _inverted(self, pixels: Pixels, steps: int) -> Float32:
+        """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""
+        key = f"ddim-{steps}:{image_id(pixels)}"
+        num_bytes = pixels.size * 4
+        value = await self._cache.get("invert", key)
+        if value is not None and len(value) != num_bytes:
+            self._cache.lying("invert")
+            value = None
+        if value is None:
+            value = await self._inversions.run(key, lambda: self._invert_and_keep(pixels, steps, key))
+        return np.frombuffer(value, np.float32).reshape(pixels.shape)
+
+    async def _invert_and_keep(self, pixels: Pixels, steps: int, key: str) -> bytes:
+        s = (await self.encode([pixels]))[0].activations
+        # No deadline: several requests may wait for it, each with its own; it ends when none does.
+        job = DenoiseJob(to_x_0(pixels)[None], s[None], ddim_inversion(self._schedule, steps), (0,))
+        value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
+        await self._cache.set("invert", key, value)
+        return value
+
+    async def _denoise(
+        self, table: SamplerTable, x: Float32, s: Float32, seeds: Sequence[int], deadline: float
+    ) -> tuple[Pixels, Timing]:
+        noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
+        job = DenoiseJob(x, s.astype(np.float32), table, noise_seeds, deadline)
+        result = await self._engine.denoise(job)
+        return from_x_0(result.x), result.timing
+
+    async def _activations(self, pixels: Pixels) -> list[Float32]:
+        return [known.activations for known in await self.encode(list(pixels))]
+
+    async def _encode_and_keep(self, images: list[tuple[str, Pixels]]) -> bytes:
+        """Encoded and packed one after the other, in order."""
+        result = await self._engine.encode(EncodeJob(to_x_0(np.stack([pixels for _, pixels in images]))))
+        packed = []
+        for i, (name, _) in enumerate(images):
+            s, maps = result.activations[i], result.similarity_maps[i]
+            packed.append(s.astype(np.float32).tobytes() + maps.astype(np.float32).tobytes())
+            await self._cache.set("encode", name, packed[-1])
+        return b"".join(packed)
+
+    @property
+    def _encoding_bytes(self) -> int:
+        height, width = self.bundle.config.grid_shape
+        return 4 * self.bundle.config.num_prototypes * (1 + height * width)
+
+    def _unpacked(self, pixels: Pixels, name: str, value: bytes, *, cached: bool) -> Encoding:
+        m = self.bundle.config.num_prototypes
+        numbers = np.frombuffer(value, np.float32)
+        maps = numbers[m:].reshape(m, *self.bundle.config.grid_shape)
+        return Encoding(pixels, name, numbers[:m], maps, cached)
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results, in order; when one fails or the caller leaves, the others are cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
