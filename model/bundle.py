@@ -1,10 +1,10 @@
 """The bundle: one directory that hands a trained model to serving, checked at both ends.
 
-    manifest.json         what the model is, its statistics, metrics, provenance, sha256 of each file
-    encoder.onnx          x_0 -> activations, similarity_maps
-    denoiser.onnx         one denoise step (see `model.patronus.DenoiseStep`)
-    weights.safetensors   the same weights, for torch
-    pictures.safetensors  each prototype's exemplar image and patch, and reference images
+manifest.json         what the model is, its statistics, metrics, provenance, sha256 of each file
+encoder.onnx          x_0 -> activations, similarity_maps
+denoiser.onnx         one denoise step (see `model.patronus.DenoiseStep`)
+weights.safetensors   the same weights, for torch
+pictures.safetensors  each prototype's exemplar image and patch, and reference images
 """
 
 from __future__ import annotations
@@ -225,9 +225,7 @@ def _read_pictures(path: Path, config: ModelConfig) -> Pictures:
         if array is None:
             raise BundleError(f"{path} lacks {name}")
         if array.dtype != dtype or (shape is not None and array.shape != shape):
-            raise BundleError(
-                f"{path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"
-            )
+            raise BundleError(f"{path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
     if arrays["reference_images"].shape[1:] != image:
         found = arrays["reference_images"].shape
         raise BundleError(f"{path}: reference_images is {found}, not (n, {image})")

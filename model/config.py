@@ -187,9 +187,7 @@ class ModelConfig:
         return (field_.grid_size(self.image.height), field_.grid_size(self.image.width))
 
 
-def paper_config(
-    *, channels: int = 3, size: int = 64, num_prototypes: int = 100
-) -> ModelConfig:
+def paper_config(*, channels: int = 3, size: int = 64, num_prototypes: int = 100) -> ModelConfig:
     """The paper's network for 32 and 64 pixel images (Weng et al. 2026, section 4)."""
     return ModelConfig(
         image=ImageConfig(channels, size, size),
@@ -197,9 +195,7 @@ def paper_config(
     )
 
 
-def small_config(
-    *, channels: int = 1, size: int = 32, num_prototypes: int = 30
-) -> ModelConfig:
+def small_config(*, channels: int = 1, size: int = 32, num_prototypes: int = 30) -> ModelConfig:
     """A network that two CPU cores can train in about an hour and serve in milliseconds."""
     return ModelConfig(
         image=ImageConfig(channels, size, size),
@@ -219,9 +215,7 @@ def small_config(
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """A frozen config as plain JSON values; `config_from_dict` is its inverse."""
-    return {
-        item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)
-    }
+    return {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
@@ -239,9 +233,7 @@ def config_from_dict(cls: type[T], values: Any, *, where: str = "config") -> T:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(f"{where} has unknown fields: {', '.join(unknown)}")
-    built = {
-        name: _typed(hints[name], value, f"{where}.{name}") for name, value in values.items()
-    }
+    built = {name: _typed(hints[name], value, f"{where}.{name}") for name, value in values.items()}
     try:
         return cls(**built)
     except TypeError as error:

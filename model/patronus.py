@@ -45,9 +45,7 @@ class Patronus(nn.Module):
         return alpha * x_0 + sigma * eps, alpha, sigma
 
 
-def to_x_0_hat(
-    prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Prediction
-) -> Tensor:
+def to_x_0_hat(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Prediction) -> Tensor:
     """x̂₀ from an eps-prediction (Ho et al. 2020, eq. 15) or a v-prediction (Salimans and Ho 2022)."""
     if kind == "eps":
         return (x_t - sigma * prediction) / alpha

@@ -81,9 +81,7 @@ def sampler_table(
     return functions[sampler](schedule, steps, clip=clip)
 
 
-def ddim(
-    schedule: NoiseSchedule, steps: int, *, eta: float = 0.0, clip: float = NO_CLIP
-) -> SamplerTable:
+def ddim(schedule: NoiseSchedule, steps: int, *, eta: float = 0.0, clip: float = NO_CLIP) -> SamplerTable:
     """DDIM (Song et al. 2021, eq. 12 and 16); eta 0 is deterministic, eta 1 is ancestral sampling.
 
     Raises ValueError unless 0 <= eta <= 1.

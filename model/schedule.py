@@ -34,7 +34,7 @@ class NoiseSchedule:
             config.num_timesteps,
             dtype=np.float64,
         )
-        return cls(betas=betas, alphas_cumprod=np.cumprod(1.0 - betas))
+        return cls(betas=betas, alphas_cumprod=np.asarray(np.cumprod(1.0 - betas)))
 
     @property
     def num_timesteps(self) -> int:

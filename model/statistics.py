@@ -93,9 +93,7 @@ class ActivationStatistics:
         levels = np.concatenate([[0.0], QUANTILE_LEVELS, [1.0]])
         values = np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
         uniform = normal_cdf(scores)
-        columns = [
-            np.interp(uniform[:, j], levels, values[j]) for j in range(self.num_prototypes)
-        ]
+        columns = [np.interp(uniform[:, j], levels, values[j]) for j in range(self.num_prototypes)]
         return np.stack(columns, axis=1).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -132,9 +132,7 @@ class ResidualBlock(nn.Module):
         self.norm_2 = nn.GroupNorm(config.norm_groups, width_out)
         self.dropout = nn.Dropout2d(config.dropout)
         self.conv_2 = nn.Conv2d(width_out, width_out, 3, padding=1)
-        self.shortcut = (
-            nn.Conv2d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
-        )
+        self.shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
         self.attention = SelfAttention(config, width_out) if attention else nn.Identity()
         if config.zero_init:
             _zero(self.conv_2)

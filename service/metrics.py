@@ -43,7 +43,9 @@ class Metrics:
             ["endpoint", "model_name", "finished_reason"],
             registry=registry,
         )
-        self._running = Gauge("patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry)
+        self._running = Gauge(
+            "patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry
+        )
         self._waiting = Gauge("patronus_num_requests_waiting", "Jobs without a row yet.", registry=registry)
         self._active = Gauge("patronus_active_samples", "Rows in the batch.", registry=registry)
         self._latency = Histogram(
@@ -80,7 +82,9 @@ class Metrics:
             "patronus_batch_size", "Rows per step.", buckets=BATCH_BUCKETS, registry=registry
         )
         self._padding = Gauge(
-            "patronus_batch_padding_ratio", "Share of the last step's rows that was padding.", registry=registry
+            "patronus_batch_padding_ratio",
+            "Share of the last step's rows that was padding.",
+            registry=registry,
         )
         self._out_of_memory = Counter(
             "patronus_engine_out_of_memory", "Calls that did not fit into memory.", registry=registry
@@ -108,7 +112,7 @@ class Metrics:
     def watch_engine_state(self, read: Callable[[], EngineState]) -> None:
         """Have each scrape ask for the engine's state."""
         for state in EngineState:
-            self._state.labels(state.value).set_function(lambda state=state: float(read() is state))
+            self._state.labels(state.value).set_function(_is(read, state))
 
     def request_finished(self, endpoint: str, model_name: str, reason: str, seconds: float) -> None:
         self._requests.labels(endpoint, model_name, reason).inc()
@@ -150,3 +154,7 @@ class Metrics:
 
     def cache_error(self, operation: str) -> None:
         self._errors.labels(operation).inc()
+
+
+def _is(read: Callable[[], EngineState], state: EngineState) -> Callable[[], float]:
+    return lambda: float(read() is state)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import problem
+from service.problems import ProblemError, problem, problem_from
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,6 @@ class ApiKeys:
         await self._app(scope, receive, send)
 
 
-class _BodyTooLarge(Exception):
-    """More bytes came than are allowed."""
-
-
 class BodyLimit:
     """Refuses bodies over `max_bytes` with 413, by their announced length or as soon as too much came."""
 
@@ -87,30 +83,19 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = problem(413, f"the request body is larger than {self._max_bytes} bytes")
+        refusal = ProblemError(413, f"the request body is larger than {self._max_bytes} bytes")
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            await refusal(scope, receive, send)
+            await problem_from(refusal)(scope, receive, send)
             return
         received = 0
-        started = False
 
         async def bounded_receive() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._max_bytes:
-                raise _BodyTooLarge
+                raise refusal  # inside the route, which answers with it
             return message
 
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, bounded_receive, watched_send)
-        except _BodyTooLarge:
-            if started:
-                raise
-            await refusal(scope, receive, send)
+        await self._app(scope, bounded_receive, send)

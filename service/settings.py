@@ -61,7 +61,9 @@ class Settings:
                 allowed = ", ".join(choices)
                 raise SettingsError(f"{PREFIX}{name.upper()} must be one of {allowed}, not {value!r}")
         if not self.cache_url.startswith(("memory://", "redis://", "rediss://", "unix://")):
-            raise SettingsError(f"{PREFIX}CACHE_URL must start with memory://, redis://, rediss:// or unix://")
+            raise SettingsError(
+                f"{PREFIX}CACHE_URL must start with memory://, redis://, rediss:// or unix://"
+            )
         if any(not key.isascii() or len(key) < 8 for key in self.api_keys):
             raise SettingsError(f"{PREFIX}API_KEYS must be ASCII, at least 8 characters each")
 
@@ -71,7 +73,9 @@ class Settings:
         fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
         unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in fields)
         if unknown:
-            raise SettingsError(f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(fields))})")
+            raise SettingsError(
+                f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(fields))})"
+            )
         values: dict[str, Any] = {}
         for variable, item in fields.items():
             if variable in environment:

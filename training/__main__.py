@@ -23,12 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from model.bundle import BundleError
+    from training.evaluate import EvaluationError
     from training.export import ExportError
     from training.trainer import CheckpointError
 
     try:
         options.command(options)
-    except (ConfigError, DataError, CheckpointError, BundleError, ExportError) as error:
+    except FAULTS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -61,9 +62,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     patronus, _ = load_averaged_model(options.run)
     train = _load(options, "train", patronus.config)
     test = _load(options, "test", patronus.config)
-    metrics = evaluate(
-        patronus.to(_device(options.device)), train, test, num_samples=options.num_samples
-    )
+    metrics = evaluate(patronus.to(_device(options.device)), train, test, num_samples=options.num_samples)
     write_evaluation(options.run, metrics)
 
 
@@ -74,9 +73,7 @@ def _export(options: argparse.Namespace) -> None:
     patronus, config = load_averaged_model(options.run)
     train = _load(options, "train", patronus.config)
     test = _load(options, "test", patronus.config)
-    export_bundle(
-        patronus, config, train, test, run=options.run, out=options.out, name=options.name
-    )
+    export_bundle(patronus, config, train, test, run=options.run, out=options.out, name=options.name)
 
 
 def _load(options: argparse.Namespace, split: str, config: ModelConfig) -> Dataset:

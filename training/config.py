@@ -48,7 +48,7 @@ class TrainConfig:
             raise ConfigError(
                 f"num_images ({self.num_images}) must be at least batch_size ({self.batch_size})"
             )
-        if not 0.0 < self.learning_rate:
+        if not self.learning_rate > 0.0:
             raise ConfigError(f"learning_rate must be > 0, not {self.learning_rate}")
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:

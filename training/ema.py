@@ -22,8 +22,8 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.module.parameters())
-        values = list(module.parameters())
+        averages: list[torch.Tensor] = list(self.module.parameters())
+        values: list[torch.Tensor] = list(module.parameters())
         torch._foreach_lerp_(averages, values, 1.0 - decay)
         for average, value in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(value)

@@ -12,9 +12,7 @@ from training.data import Dataset
 
 
 @torch.no_grad()
-def encode_all(
-    patronus: Patronus, pixels: Pixels, *, batch_size: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
+def encode_all(patronus: Patronus, pixels: Pixels, *, batch_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
     """pixels (N, C, H, W) -> activations (N, m) float32 and the flat grid cell of each (N, m) int64."""
     device = patronus.activation_mean.device
     activations, cells = [], []

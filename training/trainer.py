@@ -70,7 +70,8 @@ class Trainer:
         # Tensor cores want channels last; on a CPU without bf16 units the default layout is faster.
         cuda = self.device.type == "cuda"
         self.memory_format = torch.channels_last if cuda else torch.contiguous_format
-        self.patronus = Patronus(config.model).to(self.device, memory_format=self.memory_format)
+        self.patronus = Patronus(config.model).to(self.device)
+        self.patronus.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(
             self.patronus.parameters(),
             lr=config.learning_rate,
@@ -89,9 +90,7 @@ class Trainer:
     def run(self, *, until_step: int | None = None) -> None:
         """Train to the last step (or `until_step`), logging, sampling and saving on the way."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "config.json").write_text(
-            json.dumps(config_to_dict(self.config), indent=2) + "\n"
-        )
+        (self.directory / "config.json").write_text(json.dumps(config_to_dict(self.config), indent=2) + "\n")
         last = min(self.config.num_steps, until_step or self.config.num_steps)
         images = self.config.batch_size
         started = time.monotonic()
@@ -141,7 +140,7 @@ class Trainer:
         self.step = state["step"]
 
     def start_from(self, run: Path) -> None:
-        """Begin at the averaged weights of another run with the same model; optimiser and schedule start anew.
+        """Begin at the averaged weights of another run with the same model, with a new optimiser.
 
         The other run's configuration is kept as parent.json. Raises CheckpointError.
         """
@@ -186,9 +185,7 @@ class Trainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = torch.nn.utils.clip_grad_norm_(
-            self.patronus.parameters(), config.max_grad_norm
-        )
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.patronus.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
         self.ema.update(self.patronus, self.step)

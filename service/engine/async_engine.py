@@ -110,9 +110,7 @@ class AsyncEngine:
                 if not future.done():
                     future.set_exception(EngineStoppedError("the engine hangs in a step"))
 
-    async def _submit(
-        self, samples: int, job: _J, submit: Callable[[_J, Ticket[R], float], None]
-    ) -> R:
+    async def _submit(self, samples: int, job: _J, submit: Callable[[_J, Ticket[R], float], None]) -> R:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         ticket: Ticket[R] = Ticket(lambda t: _send(loop, future, t))

@@ -104,7 +104,7 @@ class EngineCore:
 
     def abort(self, error: EngineError) -> None:
         """Fail everything that waits or runs."""
-        for item in [*self._waiting, *self._owners(), *self._encodings]:
+        for item in self._unfinished():
             item.ticket.fail(error)
         self._drop_resolved()
 
@@ -120,17 +120,13 @@ class EngineCore:
 
     def _has_room(self, count: int, ticket: Ticket[DenoiseResult] | Ticket[EncodeResult]) -> bool:
         if count > self._max_queue:
-            ticket.fail(
-                JobTooLargeError(f"{count} samples can never fit a queue of {self._max_queue}")
-            )
+            ticket.fail(JobTooLargeError(f"{count} samples can never fit a queue of {self._max_queue}"))
         elif self.num_waiting_samples + count > self._max_queue:
-            ticket.fail(
-                QueueFullError(f"{self.num_waiting_samples} of {self._max_queue} places are taken")
-            )
+            ticket.fail(QueueFullError(f"{self.num_waiting_samples} of {self._max_queue} places are taken"))
         return not ticket.is_resolved
 
     def _expire(self, now: float) -> None:
-        for item in [*self._waiting, *self._owners(), *self._encodings]:
+        for item in self._unfinished():
             if item.job.deadline <= now:
                 item.ticket.fail(DeadlineExceededError("the deadline passed before the job was done"))
         self._drop_resolved()
@@ -151,7 +147,7 @@ class EngineCore:
 
         failures = run_isolated(encode, len(x_0), self._encode_limit)
         self._encode_limit = self._shrunk(self._encode_limit, failures)
-        finite = np.isfinite(activations).all(axis=1)
+        finite = np.asarray(np.isfinite(activations).all(axis=1))
         finished_at = now()
         start = 0
         for item in items:
@@ -189,7 +185,7 @@ class EngineCore:
         self._step_limit = self._shrunk(self._step_limit, failures)
         wasted = sum(_owner(row).ticket.abandoned for row in self._batch.rows)
         self._observer.step_finished(count, wasted)
-        finite = np.isfinite(outputs.x_next).all(axis=(1, 2, 3))
+        finite = np.asarray(np.isfinite(outputs.x_next).all(axis=(1, 2, 3)))
         for i, row in enumerate(self._batch.rows):
             error = _failure(failures.errors, finite, range(i, i + 1))
             if error is not None:
@@ -227,9 +223,10 @@ class EngineCore:
     def _drop_resolved(self) -> None:
         self._waiting = deque(item for item in self._waiting if not item.ticket.is_resolved)
         self._encodings = deque(item for item in self._encodings if not item.ticket.is_resolved)
-        self._batch.release(
-            {i for i, row in enumerate(self._batch.rows) if _owner(row).ticket.is_resolved}
-        )
+        self._batch.release({i for i, row in enumerate(self._batch.rows) if _owner(row).ticket.is_resolved})
+
+    def _unfinished(self) -> list[_Denoising | _Encoding]:
+        return [*self._waiting, *self._owners(), *self._encodings]
 
     def _owners(self) -> list[_Denoising]:
         return list({id(row.owner): _owner(row) for row in self._batch.rows}.values())

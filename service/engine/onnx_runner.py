@@ -134,9 +134,7 @@ def _open_session(
     return session
 
 
-def _run(
-    session: ort.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
-) -> list[Float32]:
+def _run(session: ort.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[Float32]:
     try:
         arrays: list[Float32] = session.run(outputs, inputs)
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ from service.pipeline.randomness import Stream, generator, initial_noise, sample
 Float32 = npt.NDArray[np.float32]
 
 T = TypeVar("T")
+
+Origin = Literal["image", "request", "resampled_from_training_statistics"]
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
@@ -57,7 +59,7 @@ class GeneratedImage:
 class Generation:
     images: list[GeneratedImage]
     clamped: list[Clamping]
-    activations_from: str
+    activations_from: Origin
     timing: Timing
 
 
@@ -237,7 +239,9 @@ class Pipeline:
         """`count` of the bundle's reference images, drawn by `seed`. Raises PipelineError beyond their number."""
         references = self.bundle.pictures.reference_images
         if count > len(references):
-            raise PipelineError(f"num_samples must be 1 to {len(references)}, not {count}: send images for more")
+            raise PipelineError(
+                f"num_samples must be 1 to {len(references)}, not {count}: send images for more"
+            )
         chosen = generator(seed, Stream.SOURCES).permutation(len(references))[:count]
         return [references[i] for i in chosen]
 
@@ -270,7 +274,7 @@ class Pipeline:
         if not 1 <= steps <= self._schedule.num_timesteps:
             raise PipelineError(f"steps must be 1 to {self._schedule.num_timesteps}, not {steps}")
 
-    async def _asked(self, request: GenerateRequest, seeds: Sequence[int]) -> tuple[Float32, str]:
+    async def _asked(self, request: GenerateRequest, seeds: Sequence[int]) -> tuple[Float32, Origin]:
         """Activations (n, m) before edits, and where they come from."""
         if request.pixels is not None:
             s = (await self.encode([request.pixels]))[0].activations

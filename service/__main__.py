@@ -1,0 +1,37 @@
+"""`python -m service`: serve the bundle that the PATRONUS_* settings name."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import uvicorn
+
+from model.bundle import BundleError
+from service.app import create_app
+from service.engine.onnx_runner import DeviceError
+from service.settings import Settings, SettingsError
+
+
+def main() -> int:
+    """Serve until stopped; 2 for a setting, bundle or device that cannot be served."""
+    try:
+        settings = Settings.from_environment()
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        app = create_app(settings)
+    except (SettingsError, BundleError, DeviceError) as error:
+        print(f"patronus: {error}", file=sys.stderr)
+        return 2
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        timeout_graceful_shutdown=int(settings.drain_timeout_s) + 1,
+        server_header=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The composition root: everything is put together here, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.bundle import Bundle
+from service.cache.cache import Cache, Store
+from service.cache.memory_store import MemoryStore
+from service.cache.redis_store import RedisStore
+from service.engine.async_engine import AsyncEngine
+from service.engine.engine_core import EngineCore
+from service.engine.onnx_runner import OnnxRunner
+from service.engine.runner import Runner
+from service.metrics import Metrics
+from service.middleware import ApiKeys, BodyLimit, RequestId
+from service.pipeline.pipeline import Pipeline
+from service.problems import problem
+from service.routes.answering import Context
+from service.routes.encode import encode_router
+from service.routes.generate import generate_router
+from service.routes.health import health_router
+from service.routes.openapi import describe
+from service.routes.prototypes import prototypes_router
+from service.routes.visualize import visualize_router
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RunnerFactory = Callable[[Bundle, Settings], Runner]
+
+
+def open_runner(bundle: Bundle, settings: Settings) -> Runner:
+    """The runner that the settings ask for. Raises BundleError or DeviceError."""
+    return OnnxRunner(bundle, device=settings.device, max_batch=settings.max_batch)
+
+
+def open_store(settings: Settings) -> Store:
+    if settings.cache_url.startswith("memory://"):
+        return MemoryStore(max_bytes=settings.cache_bytes)
+    return RedisStore(settings.cache_url, ttl_s=settings.cache_ttl_s)
+
+
+def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
+    """The application over one bundle. Raises BundleError, DeviceError or ValueError before it serves anything."""
+    bundle = Bundle.load(settings.bundle)
+    metrics = Metrics()
+    runner = make_runner(bundle, settings)
+    core = EngineCore(runner, max_queue=settings.max_queue, observer=metrics)
+    engine = AsyncEngine(core, max_queue=settings.max_queue, drain_timeout_s=settings.drain_timeout_s)
+    store = open_store(settings)
+    cache = Cache(store, namespace=bundle.digest, observer=metrics)
+    context = Context(settings, Pipeline(bundle, engine, cache), metrics)
+    metrics.watch_engine_state(lambda: engine.state)
+    metrics.build(
+        version=program_version(),
+        model_name=bundle.name,
+        bundle_digest=bundle.digest,
+        backend=runner.backend,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runner.warm_up()
+        async with engine:
+            log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
+            yield
+        await store.close()
+
+    app = FastAPI(
+        title="Patronus Server",
+        version=program_version(),
+        description="Encode, generate, edit and explain images with learned visual prototypes.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    app.add_middleware(RequestId)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.include_router(encode_router(context))
+    app.include_router(generate_router(context))
+    app.include_router(visualize_router(context))
+    app.include_router(prototypes_router(context))
+    app.include_router(health_router(context, engine, _version(bundle, runner)))
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    describe(app)
+    return app
+
+
+def program_version() -> str:
+    try:
+        return version("patronus-server")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _version(bundle: Bundle, runner: Runner) -> dict[str, object]:
+    return {
+        "version": program_version(),
+        "backend": runner.backend,
+        "model": {
+            "name": bundle.name,
+            "digest": bundle.digest,
+            "image_shape": bundle.config.image.shape,
+            "num_prototypes": bundle.config.num_prototypes,
+            "metrics": dict(bundle.metrics),
+            "provenance": dict(bundle.provenance),
+        },
+    }
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = problem(error.status_code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response

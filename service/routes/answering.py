@@ -1,0 +1,129 @@
+"""One way for every endpoint to run its work: bounded in time, given up when the client leaves, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.metrics import Metrics
+from service.pipeline.pipeline import Pipeline
+from service.problems import finished_reason, problem_from, status_of
+from service.routes.schemas import ModelInfo, Timings
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLIENT_CLOSED_REQUEST = 499
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every route needs; made once in `service.app`."""
+
+    settings: Settings
+    pipeline: Pipeline
+    metrics: Metrics
+
+    @property
+    def model(self) -> ModelInfo:
+        bundle = self.pipeline.bundle
+        return ModelInfo(name=bundle.name, digest=bundle.digest)
+
+
+async def answer(
+    context: Context, request: Request, endpoint: str, work: Callable[[float], Awaitable[Response]]
+) -> Response:
+    """Run `work(deadline)` and turn whatever comes of it into a response.
+
+    The time limit covers everything, so that even an engine that hangs ends in a 504.
+    """
+    started = time.perf_counter()
+    limit_s = context.settings.request_timeout_s
+    reason = "cancelled"
+    try:
+        async with asyncio.timeout(limit_s):
+            response = await _unless_disconnected(request, work(context.pipeline.deadline_in(limit_s)))
+        reason = finished_reason(response.status_code)
+        return response
+    except ClientDisconnect:
+        reason = "disconnected"
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except HTTPException:
+        reason = "rejected"
+        raise
+    except Exception as error:
+        status = status_of(error)
+        reason = finished_reason(status)
+        if status == 500:
+            log.exception("%s failed", endpoint)
+        return problem_from(error)
+    finally:
+        seconds = time.perf_counter() - started
+        context.metrics.request_finished(endpoint, context.pipeline.bundle.name, reason, seconds)
+
+
+async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`; it is cancelled, and ClientDisconnect raised, when the client leaves first."""
+    body_read = asyncio.Event()
+
+    async def run() -> T:
+        return await work
+
+    async def leave() -> None:
+        # `receive` may be called by one reader at a time: only once the body is complete is it ours.
+        await body_read.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    request.state.body_read = body_read
+    working: asyncio.Task[T] = asyncio.create_task(run())
+    leaving = asyncio.create_task(leave())
+    try:
+        done, _ = await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working in done:
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+
+
+def json_response(body: BaseModel) -> Response:
+    return Response(body.model_dump_json(exclude_none=False), media_type="application/json")
+
+
+def png_response(data: bytes) -> Response:
+    return Response(data, media_type="image/png")
+
+
+def wants_png(request: Request) -> bool:
+    """Whether the client asked for the picture itself."""
+    accepted = [part.partition(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
+    return "image/png" in accepted and "application/json" not in accepted
+
+
+def numbers(values: np.ndarray) -> list[Any]:
+    """An array as nested lists, rounded to the 6 decimals that float32 activations have."""
+    rounded: list[Any] = np.round(values.astype(np.float64), 6).tolist()
+    return rounded
+
+
+def timings(queue_s: float, inference_s: float, total_s: float) -> Timings:
+    return Timings(queue_s=round(queue_s, 6), inference_s=round(inference_s, 6), total_s=round(total_s, 6))
+
+
+async def off_loop(function: Callable[[], T]) -> T:
+    """Run picture coding in a thread."""
+    return await asyncio.to_thread(function)

@@ -1,0 +1,61 @@
+"""POST /encode"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.pipeline.pipeline import Encoding, Pipeline
+from service.problems import ProblemError
+from service.routes.answering import Context, answer, json_response, numbers
+from service.routes.bodies import read_body, read_images
+from service.routes.openapi import body_of
+from service.routes.schemas import EncodedImage, EncodeRequest, EncodeResponse, Patch
+
+
+def encode_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["images"])
+    pipeline, settings = context.pipeline, context.settings
+
+    @router.post("/encode", response_model=EncodeResponse, openapi_extra=body_of(EncodeRequest, files=True))
+    async def encode(request: Request) -> Response:
+        """Activations of one or more images, and where in the image each prototype is most present."""
+
+        async def work(deadline: float) -> Response:
+            del deadline  # several requests may wait for the same encoding; the time limit ends the waiting
+            body, files = await read_body(request, EncodeRequest, max_files=settings.max_images)
+            given = (body.image is not None) + (body.images is not None) + (body.image_id is not None)
+            if given + bool(files) != 1:
+                raise ProblemError(422, "give images in one way: files, image, images or image_id")
+            if body.image_id is not None:
+                pictures = [await pipeline.recall(body.image_id)]
+            else:
+                texts = body.images or ([] if body.image is None else [body.image])
+                pictures = await read_images(texts, files, pipeline, settings)
+            encodings = await pipeline.encode(pictures)
+            await pipeline.remember(pictures)
+            return json_response(
+                EncodeResponse(
+                    model=context.model,
+                    images=[_encoded_image(pipeline, encoding, maps=body.maps) for encoding in encodings],
+                )
+            )
+
+        return await answer(context, request, "encode", work)
+
+    return router
+
+
+def _encoded_image(pipeline: Pipeline, encoding: Encoding, *, maps: bool) -> EncodedImage:
+    similarities = numbers(encoding.activations)
+    return EncodedImage(
+        image_id=encoding.image_id,
+        activations=similarities,
+        patches=[
+            Patch(prototype=j, similarity=similarities[j], box=pipeline.best_box(encoding.similarity_maps[j]))
+            for j in range(len(similarities))
+        ],
+        cached=encoding.cached,
+        similarity_maps=numbers(encoding.similarity_maps) if maps else None,
+    )

@@ -1,0 +1,168 @@
+"""POST /generate and POST /edit"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.images import encode_png, grid_png, to_base64
+from service.pipeline.edits import Clamping, Edit
+from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation
+from service.problems import ProblemError
+from service.routes.answering import (
+    Context,
+    answer,
+    json_response,
+    numbers,
+    off_loop,
+    png_response,
+    timings,
+    wants_png,
+)
+from service.routes.bodies import read_body, read_source
+from service.routes.openapi import PNG_OR_JSON, body_of
+from service.routes.schemas import (
+    ClampingModel,
+    EditActivations,
+    EditModel,
+    EditRequest,
+    EditResponse,
+    GeneratedImageModel,
+    GenerateRequestModel,
+    GenerateResponse,
+)
+from service.settings import Settings
+
+
+def generate_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["images"])
+    pipeline, settings = context.pipeline, context.settings
+
+    @router.post(
+        "/generate",
+        response_model=GenerateResponse,
+        responses=PNG_OR_JSON,
+        openapi_extra=body_of(GenerateRequestModel, files=True),
+    )
+    async def generate(request: Request) -> Response:
+        """Sample images: under an image's activations, given ones, or resampled ones, with edits."""
+
+        async def work(deadline: float) -> Response:
+            started = time.perf_counter()
+            body, files = await read_body(request, GenerateRequestModel, max_files=1)
+            _check_limits(body.steps, body.num_images, settings)
+            pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
+            if pixels is not None and body.activations is not None:
+                raise ProblemError(422, "give an image or activations, not both")
+            given = None if body.activations is None else np.array(body.activations, np.float32)
+            generation = await pipeline.generate(
+                GenerateRequest(
+                    pixels=pixels,
+                    activations=given,
+                    edits=edits_from(body.edits),
+                    extrapolate=body.extrapolate,
+                    num_images=body.num_images,
+                    steps=body.steps,
+                    sampler=body.sampler,
+                    eta=body.eta,
+                    seed=body.seed,
+                    inverted=body.x_T == "inverted",
+                ),
+                deadline,
+            )
+            pictures = [image.pixels for image in generation.images]
+            if wants_png(request):
+                return png_response(await off_loop(lambda: grid_png(pictures)))
+            files_out = await off_loop(lambda: [encode_png(picture) for picture in pictures])
+            return json_response(_generate_response(context, generation, files_out, started))
+
+        return await answer(context, request, "generate", work)
+
+    @router.post(
+        "/edit",
+        response_model=EditResponse,
+        responses=PNG_OR_JSON,
+        openapi_extra=body_of(EditRequest, files=True),
+    )
+    async def edit(request: Request) -> Response:
+        """Change prototypes in a given image and keep the rest: invert it, then regenerate with s edited."""
+
+        async def work(deadline: float) -> Response:
+            started = time.perf_counter()
+            body, files = await read_body(request, EditRequest, max_files=1)
+            _check_limits(body.steps, 1, settings)
+            pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
+            if pixels is None:
+                raise ProblemError(422, "give an image: as file, base64 or image_id")
+            edited = await pipeline.edit(
+                pixels,
+                edits_from(body.edits),
+                extrapolate=body.extrapolate,
+                steps=body.steps,
+                deadline=deadline,
+            )
+            if wants_png(request):
+                return png_response(await off_loop(lambda: encode_png(edited.edited)))
+            files_out = await off_loop(
+                lambda: [encode_png(p) for p in (edited.edited, edited.reconstruction)]
+            )
+            return json_response(_edit_response(context, edited, files_out, started))
+
+        return await answer(context, request, "edit", work)
+
+    return router
+
+
+def edits_from(models: Sequence[EditModel]) -> list[Edit]:
+    return [Edit(model.prototype, model.op, model.value) for model in models]
+
+
+def _check_limits(steps: int, num_images: int, settings: Settings) -> None:
+    if steps > settings.max_steps:
+        raise ProblemError(422, f"steps must be 1 to {settings.max_steps}, not {steps}")
+    if num_images > settings.max_images:
+        raise ProblemError(422, f"num_images must be 1 to {settings.max_images}, not {num_images}")
+
+
+def _generate_response(
+    context: Context, generation: Generation, files: list[bytes], started: float
+) -> GenerateResponse:
+    return GenerateResponse(
+        model=context.model,
+        images=[
+            GeneratedImageModel(image=to_base64(file), seed=image.seed, achieved=numbers(image.achieved))
+            for file, image in zip(files, generation.images, strict=True)
+        ],
+        activations=[numbers(image.asked) for image in generation.images],
+        activations_from=generation.activations_from,
+        clamped=_clamped(generation.clamped),
+        timings=timings(
+            generation.timing.queue_s, generation.timing.inference_s, time.perf_counter() - started
+        ),
+    )
+
+
+def _edit_response(context: Context, edited: EditedImage, files: list[bytes], started: float) -> EditResponse:
+    return EditResponse(
+        model=context.model,
+        image_id=edited.source.image_id,
+        image=to_base64(files[0]),
+        reconstruction=to_base64(files[1]),
+        activations=EditActivations(
+            before=numbers(edited.source.activations),
+            asked=numbers(edited.asked),
+            achieved=numbers(edited.achieved),
+            reconstruction=numbers(edited.reconstruction_activations),
+        ),
+        clamped=_clamped(edited.clamped),
+        timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
+    )
+
+
+def _clamped(clampings: Sequence[Clamping]) -> list[ClampingModel]:
+    return [ClampingModel(**vars(clamping)) for clamping in clampings]

@@ -1,0 +1,70 @@
+"""Describe bodies that routes read by themselves, so that /docs and clients know them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.routes.schemas import REQUEST_MODELS, ProblemModel, RequestModel
+
+_REFERENCE = "#/components/schemas/{model}"
+PNG_OR_JSON: dict[int | str, dict[str, Any]] = {
+    200: {"description": "JSON, or with `Accept: image/png` the picture", "content": {"image/png": {}}}
+}
+_PROBLEMS = {
+    "400": "not valid JSON or form data",
+    "401": "no valid API key, where keys are set",
+    "404": "unknown prototype or image_id",
+    "413": "body or picture over the limit",
+    "415": "neither JSON nor form data",
+    "422": "a field or picture cannot be used; the detail says which and why",
+    "503": "the queue is full or the service drains; retry after `Retry-After` seconds",
+    "504": "the request took longer than the service allows",
+}
+
+
+def body_of(model: type[RequestModel], *, files: bool) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is `model`, as JSON or, with `files`, as a form too."""
+    reference = {"$ref": _REFERENCE.format(model=model.__name__)}
+    content: dict[str, Any] = {"application/json": {"schema": reference}}
+    if files:
+        file = {"type": "string", "contentMediaType": "application/octet-stream"}
+        fields: dict[str, Any] = {name: {} for name in model.model_fields if name not in ("image", "images")}
+        content["multipart/form-data"] = {
+            "schema": {
+                "type": "object",
+                "properties": {"image": file, **fields},
+                "additionalProperties": False,
+            }
+        }
+    needs_body = any(item.is_required() for item in model.model_fields.values())
+    return {"requestBody": {"content": content, "required": needs_body}}
+
+
+def describe(app: FastAPI) -> None:
+    """Complete the application's OpenAPI document with request models and problem responses."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            models = [(model, "validation") for model in (*REQUEST_MODELS, ProblemModel)]
+            _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(definitions["$defs"])
+            reference = {"$ref": _REFERENCE.format(model=ProblemModel.__name__)}
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "operation" in operation.get("tags", ()):
+                        continue
+                    for status, description in _PROBLEMS.items():
+                        content = {"application/problem+json": {"schema": reference}}
+                        operation["responses"][status] = {"description": description, "content": content}
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

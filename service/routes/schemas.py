@@ -1,0 +1,238 @@
+"""The JSON bodies of requests and responses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.samplers import Sampler
+from service.pipeline.edits import Operation
+
+Base64 = Annotated[str, Field(description="a PNG, JPEG or WebP file in base64, or as a data: URL")]
+ImageId = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{64}$", description="image_id from an earlier /encode"),
+]
+Activations = Annotated[list[float], Field(description="s, one number for each of the m prototypes")]
+Seed = Annotated[
+    int, Field(ge=0, lt=2**32, description="image i uses seed + i; the same seed, the same image")
+]
+Steps = Annotated[int, Field(ge=1, le=100_000, description="denoise steps; the server sets a limit")]
+
+
+class RequestModel(BaseModel):
+    """A request body: every field is known, of the right type and finite, or the request is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class EditModel(RequestModel):
+    """`set`, `add` and `scale` need a value; `max` and `min` take the prototype's 0.99 and 0.01 quantile."""
+
+    prototype: Annotated[int | str, Field(description="index or name")]
+    op: Operation
+    value: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
+
+
+Edits = Annotated[list[EditModel], Field(max_length=1000)]
+
+
+class SourceModel(RequestModel):
+    """At most one of the two; as multipart/form-data, a file named `image` instead."""
+
+    image: Base64 | None = None
+    image_id: ImageId | None = None
+
+
+class EncodeRequest(SourceModel):
+    """One image, or several in `images`."""
+
+    images: Annotated[list[Base64] | None, Field(min_length=1)] = None
+    maps: Annotated[bool, Field(description="add similarity_maps [m][h][w]")] = False
+
+
+class GenerateRequestModel(SourceModel):
+    """With no image, image_id or activations, s is resampled from training statistics."""
+
+    activations: Activations | None = None
+    edits: Edits = []
+    extrapolate: Annotated[bool, Field(description="let edits leave the data's 0.01 to 0.99 quantiles")] = (
+        False
+    )
+    num_images: Annotated[int, Field(ge=1, le=4096)] = 1
+    steps: Steps = 20
+    sampler: Sampler = "ddim"
+    eta: Annotated[float, Field(ge=0.0, le=1.0, description="ddim only: 0 deterministic, 1 ancestral")] = 0.0
+    seed: Seed = 0
+    x_T: Annotated[
+        Literal["random", "inverted"],
+        Field(description="inverted: the given image's own x_T, by DDIM inversion"),
+    ] = "random"
+
+
+class EditRequest(SourceModel):
+    edits: Annotated[list[EditModel], Field(min_length=1, max_length=1000)]
+    extrapolate: bool = False
+    steps: Steps = 20
+
+
+class VisualizeRequest(RequestModel):
+    """Sources are `images` (or files named `image`), else `num_samples` test images that the bundle keeps."""
+
+    prototypes: Annotated[
+        list[int | str], Field(min_length=1, max_length=1000, description="indices or names")
+    ]
+    images: Annotated[list[Base64] | None, Field(min_length=1)] = None
+    num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
+    steps: Steps = 20
+    seed: Seed = 0
+
+
+class ModelInfo(BaseModel):
+    """Which weights answered."""
+
+    name: str
+    digest: str
+
+
+class Timings(BaseModel):
+    """Seconds: waiting for a row, running, and the whole request."""
+
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+
+class ClampingModel(BaseModel):
+    prototype: int
+    requested: float
+    used: float
+    low: float
+    high: float
+
+
+class Patch(BaseModel):
+    """Where a prototype is most present: pixel box [x0, y0, x1, y1], ends exclusive."""
+
+    prototype: int
+    similarity: float
+    box: tuple[int, int, int, int]
+
+
+class EncodedImage(BaseModel):
+    image_id: str
+    activations: list[float]
+    patches: list[Patch]
+    cached: bool
+    similarity_maps: list[list[list[float]]] | None = None
+
+
+class EncodeResponse(BaseModel):
+    model: ModelInfo
+    images: list[EncodedImage]
+
+
+class GeneratedImageModel(BaseModel):
+    """`achieved`: activations re-encoded from the picture that is returned."""
+
+    image: str
+    seed: int
+    achieved: list[float]
+
+
+class GenerateResponse(BaseModel):
+    """`activations`: what was asked for, one list for each image, edits included."""
+
+    model: ModelInfo
+    images: list[GeneratedImageModel]
+    activations: list[list[float]]
+    activations_from: Literal["image", "request", "resampled_from_training_statistics"]
+    clamped: list[ClampingModel]
+    timings: Timings
+
+
+class EditActivations(BaseModel):
+    before: list[float]
+    asked: list[float]
+    achieved: list[float]
+    reconstruction: list[float]
+
+
+class EditResponse(BaseModel):
+    model: ModelInfo
+    image_id: str
+    image: str
+    reconstruction: str
+    activations: EditActivations
+    clamped: list[ClampingModel]
+    timings: Timings
+
+
+class VisualizedPrototype(BaseModel):
+    """`target`: the activation that was set; before and after: the prototype's own activation."""
+
+    prototype: int
+    name: str | None
+    target: float
+    source: str
+    enhanced: str
+    patch: str
+    box: tuple[int, int, int, int]
+    activation_before: float
+    activation_after: float
+
+
+class VisualizeResponse(BaseModel):
+    model: ModelInfo
+    prototypes: list[VisualizedPrototype]
+
+
+class PrototypeStatistics(BaseModel):
+    """Over the training data."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    quantiles: dict[str, float]
+
+
+class PrototypeModel(BaseModel):
+    """`picture`: the training patch nearest to the prototype; `exemplar_box` is where it was cut."""
+
+    index: int
+    name: str | None
+    statistics: PrototypeStatistics
+    emergence_timestep: int | None
+    picture: str
+    exemplar_box: tuple[int, int, int, int]
+    exemplar_similarity: float
+
+
+class PrototypesResponse(BaseModel):
+    model: ModelInfo
+    prototypes: list[PrototypeModel]
+
+
+class PrototypeResponse(BaseModel):
+    model: ModelInfo
+    prototype: PrototypeModel
+    exemplar_image: str
+
+
+class ProblemModel(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+REQUEST_MODELS: tuple[type[RequestModel], ...] = (
+    EncodeRequest,
+    GenerateRequestModel,
+    EditRequest,
+    VisualizeRequest,
+)

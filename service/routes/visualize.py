@@ -1,0 +1,71 @@
+"""POST /visualize"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.images import encode_png, grid_png, to_base64
+from service.pipeline.edits import prototype_index
+from service.pipeline.pipeline import Visualization
+from service.problems import ProblemError
+from service.routes.answering import Context, answer, json_response, off_loop, png_response, wants_png
+from service.routes.bodies import read_body, read_images
+from service.routes.openapi import PNG_OR_JSON, body_of
+from service.routes.schemas import VisualizedPrototype, VisualizeRequest, VisualizeResponse
+
+DEFAULT_NUM_SAMPLES = 20
+"""n of the paper."""
+
+
+def visualize_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["prototypes"])
+    pipeline, settings = context.pipeline, context.settings
+
+    @router.post(
+        "/visualize",
+        response_model=VisualizeResponse,
+        responses=PNG_OR_JSON,
+        openapi_extra=body_of(VisualizeRequest, files=True),
+    )
+    async def visualize(request: Request) -> Response:
+        """What prototypes stand for: each enhanced in several images, and the clearest result."""
+
+        async def work(deadline: float) -> Response:
+            body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
+            if body.steps > settings.max_steps:
+                raise ProblemError(422, f"steps must be 1 to {settings.max_steps}, not {body.steps}")
+            for prototype in body.prototypes:
+                prototype_index(pipeline.bundle, prototype)
+            sources = await read_images(body.images or [], files, pipeline, settings)
+            if sources and body.num_samples is not None:
+                raise ProblemError(422, "give images or num_samples, not both")
+            if not sources:
+                sources = pipeline.choose_sources(body.num_samples or DEFAULT_NUM_SAMPLES, body.seed)
+            found = [
+                await pipeline.visualize(prototype, sources, steps=body.steps, deadline=deadline)
+                for prototype in body.prototypes
+            ]
+            if wants_png(request):
+                return png_response(await off_loop(lambda: grid_png([item.enhanced for item in found])))
+            described = await off_loop(lambda: [_described(context, item) for item in found])
+            return json_response(VisualizeResponse(model=context.model, prototypes=described))
+
+        return await answer(context, request, "visualize", work)
+
+    return router
+
+
+def _described(context: Context, found: Visualization) -> VisualizedPrototype:
+    return VisualizedPrototype(
+        prototype=found.prototype,
+        name=context.pipeline.bundle.prototypes[found.prototype].name,
+        target=round(found.target, 6),
+        source=to_base64(encode_png(found.source)),
+        enhanced=to_base64(encode_png(found.enhanced)),
+        patch=to_base64(encode_png(found.patch)),
+        box=found.box,
+        activation_before=round(found.before, 6),
+        activation_after=round(found.after, 6),
+    )

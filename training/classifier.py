@@ -1,0 +1,86 @@
+"""A small classifier whose features say how near generated images are to real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from model.transforms import Pixels, to_x_0
+from training.data import Dataset
+
+NUM_STEPS = 600
+BATCH_SIZE = 128
+LEARNING_RATE = 4e-3
+FEATURE_WIDTH = 64
+
+
+class Classifier(nn.Module):
+    """Three strided, normalised convolutions, an average over positions, 64 features, one score per class."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * 128, FEATURE_WIDTH),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURE_WIDTH, num_classes)
+
+    def forward(self, x_0: Tensor) -> Tensor:
+        """x_0 (B, C, H, W) in [-1, 1] -> scores (B, num_classes)."""
+        scores: Tensor = self.head(self.body(x_0))
+        return scores
+
+    @torch.no_grad()
+    def features(self, pixels: Pixels, *, batch_size: int = 512) -> npt.NDArray[np.float32]:
+        """pixels (N, C, H, W) uint8 -> penultimate features (N, 64)."""
+        batches = [
+            self.body(self._x_0(pixels[start : start + batch_size])).cpu().numpy()
+            for start in range(0, len(pixels), batch_size)
+        ]
+        return np.concatenate(batches)
+
+    @torch.no_grad()
+    def accuracy(self, dataset: Dataset) -> float:
+        """Share of images whose highest score is their label's."""
+        features = torch.from_numpy(self.features(dataset.pixels)).to(self.head.weight.device)
+        labels = self.head(features).argmax(dim=1).cpu().numpy()
+        return float((labels == dataset.labels).mean())
+
+    def _x_0(self, pixels: Pixels) -> Tensor:
+        return torch.from_numpy(to_x_0(pixels)).to(self.head.weight.device)
+
+
+def train_classifier(dataset: Dataset, *, device: str = "cpu", seed: int = 0) -> Classifier:
+    """A classifier of `dataset` after a fixed number of steps; the same seed and machine give the same one."""
+    rng = np.random.default_rng(seed)
+    size = min(BATCH_SIZE, len(dataset))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        channels = dataset.pixels.shape[1]
+        classifier = Classifier(channels, len(dataset.class_names)).to(device)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE)
+    labels = torch.from_numpy(dataset.labels).to(device)
+    for step in tqdm(range(NUM_STEPS), desc="classifier", unit="step", leave=False):
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * (1.0 - step / NUM_STEPS)
+        indices = rng.choice(len(dataset), size, replace=False)
+        loss = F.cross_entropy(classifier(classifier._x_0(dataset.pixels[indices])), labels[indices])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return classifier.eval().requires_grad_(False)
