@@ -171,7 +171,8 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, HW, width / heads) each
         attended = F.scaled_dot_product_attention(q, k, v)
         attended = attended.transpose(1, 2).reshape(batch, height * columns, width)
-        return x + self.out(attended).transpose(1, 2).reshape(batch, width, height, columns)
+        residual: Tensor = self.out(attended).transpose(1, 2).reshape(batch, width, height, columns)
+        return x + residual
 
 
 class Downsample(nn.Module):

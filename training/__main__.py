@@ -27,9 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     from training.export import ExportError
     from training.trainer import CheckpointError
 
+    faults = (ConfigError, DataError, CheckpointError, EvaluationError, ExportError, BundleError)
     try:
         options.command(options)
-    except FAULTS as error:
+    except faults as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -66,7 +66,7 @@ class Classifier(nn.Module):
 
 
 def train_classifier(dataset: Dataset, *, device: str = "cpu", seed: int = 0) -> Classifier:
-    """A classifier of `dataset` after a fixed number of steps; the same seed and machine give the same one."""
+    """A classifier of `dataset` after a fixed number of steps, the same one for the same seed and machine."""
     rng = np.random.default_rng(seed)
     size = min(BATCH_SIZE, len(dataset))
     with torch.random.fork_rng(devices=[]):

@@ -61,8 +61,10 @@ def export_bundle(
 ) -> Bundle:
     """Write `out` from averaged weights and the run's evaluation; nothing is left behind on failure.
 
-    Raises ExportError where a graph differs from the model, BundleError where the result does not load.
+    Raises EvaluationError where the run has not been evaluated, ExportError where a graph differs from
+    the model, BundleError where the result does not load.
     """
+    metrics = read_evaluation(run)
     patronus = patronus.cpu().eval()
     log.info("encoding %d training images", len(train))
     activations, cells = encode_all(patronus, train.pixels)
@@ -78,7 +80,7 @@ def export_bundle(
             config=patronus.config,
             statistics=ActivationStatistics.measure(activations),
             prototypes=tuple(Prototype() for _ in range(patronus.config.num_prototypes)),
-            metrics=read_evaluation(run) | {"export_largest_difference": parity},
+            metrics=metrics | {"export_largest_difference": parity},
             provenance={
                 "git_revision": _git_revision(),
                 "dataset": config.dataset,

@@ -1,0 +1,77 @@
+"""Small models and data that several tests share."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.config import (
+    DenoiserConfig,
+    EncoderConfig,
+    ImageConfig,
+    ModelConfig,
+    ScheduleConfig,
+)
+from training.data import FASHION_MNIST_CLASSES, Dataset
+
+WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+"""Official data and reference numbers, beside the repository; tests that need them skip without."""
+
+
+@pytest.fixture
+def tiny_config() -> ModelConfig:
+    """The small preset's kind of network on 8x8 images, with T = 40: milliseconds per step."""
+    return ModelConfig(
+        image=ImageConfig(channels=1, height=8, width=8),
+        encoder=EncoderConfig(
+            num_prototypes=4, kernel_sizes=(3, 3), channels=(6, 8), strides=(2, 1), paddings=(1, 0)
+        ),
+        denoiser=DenoiserConfig(
+            base_channels=8,
+            channel_multipliers=(1, 2),
+            num_residual_blocks=1,
+            attention_levels=(False, False),
+            norm_groups=4,
+            conditioning="scale_shift",
+            standardize=True,
+        ),
+        schedule=ScheduleConfig(num_timesteps=40),
+        prediction="v",
+    )
+
+
+@pytest.fixture
+def tiny_dataset() -> Dataset:
+    """64 noisy 8x8 images of ten classes; each class lights up a place of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 10
+    pixels = rng.integers(0, 100, (64, 1, 8, 8), dtype=np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[0, label // 2 : label // 2 + 3, 3 * (label % 2) : 3 * (label % 2) + 3] = 255
+    return Dataset(pixels, labels.astype(np.int64), FASHION_MNIST_CLASSES)
+
+
+@pytest.fixture
+def write_idx() -> WriteIdx:
+    """Writes an array of unsigned bytes as a gzipped idx file."""
+
+    def write(path: Path, array: npt.NDArray[np.uint8]) -> None:
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+        path.write_bytes(gzip.compress(header + array.tobytes()))
+
+    return write
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The directory with the official data; skips the test where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is missing: it holds the official data and reference numbers")
+    return SHARED

@@ -1,0 +1,127 @@
+"""A real server on a real port, over the shipped bundle."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from model.bundle import Bundle
+from model.transforms import to_picture
+from service.app import RunnerFactory, create_app, open_runner
+from service.engine.fake_runner import FakeRunner
+from service.engine.runner import Runner
+from service.settings import SHIPPED_BUNDLE, Settings
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, make_runner: RunnerFactory = open_runner) -> Iterator[str]:
+    """Run the application with uvicorn in a thread; gives its base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = uvicorn.Config(
+        create_app(settings, make_runner), log_config=None, timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert thread.is_alive(), "the server died at start-up"
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.01)  # a poll of another thread, bounded above
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        listener.close()
+
+
+def fake_runner(bundle: Bundle, settings: Settings) -> Runner:
+    """FakeRunner in the bundle's shapes."""
+    return FakeRunner(bundle.config, max_batch=settings.max_batch)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def picture(text: str) -> Image.Image:
+    """The picture in a base64 field of a response."""
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    return Bundle.load(SHIPPED_BUNDLE)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return replace(Settings(), max_body_bytes=2_000_000, max_steps=200, max_images=32, max_queue=256)
+
+
+@pytest.fixture(scope="session")
+def reference_pngs(bundle: Bundle) -> list[bytes]:
+    """Test images that the bundle keeps, as files."""
+    return [png(to_picture(pixels)) for pixels in bundle.pictures.reference_images]
+
+
+@pytest.fixture(scope="session")
+def real_url(settings: Settings) -> Iterator[str]:
+    """The shipped model, as `make serve` serves it."""
+    with serving(settings) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def fake_url(settings: Settings) -> Iterator[str]:
+    """The whole HTTP stack over a runner without weights."""
+    with serving(settings, fake_runner) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def real(real_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=real_url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def fake(fake_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=fake_url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def noise_picture() -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (40, 30), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Fashion-MNIST in its official files; skips where the machine has none."""
+    directory = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
+    if not directory.is_dir():
+        pytest.skip(f"{directory} is missing: Fashion-MNIST is not part of the repository")
+    return directory

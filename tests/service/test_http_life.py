@@ -1,0 +1,174 @@
+"""Clients that leave, engines that break, keys, and caches, through the whole HTTP stack."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from model.bundle import Bundle
+from service.engine.fake_runner import FakeRunner
+from service.engine.runner import Runner, StepInputs, StepOutputs
+from service.settings import Settings
+from tests.service.conftest import fake_runner, serving
+
+
+class GatedRunner(FakeRunner):
+    """Waits at every step until `gate` is open; `entered` tells that a step has begun."""
+
+    def __init__(self, bundle: Bundle, max_batch: int) -> None:
+        super().__init__(bundle.config, max_batch=max_batch)
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        self.entered.set()
+        assert self.gate.wait(30)
+        return super().denoise_step(inputs)
+
+
+@pytest.fixture
+def gated(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, GatedRunner]]:
+    runner = GatedRunner(bundle, settings.max_batch)
+
+    def make(bundle: Bundle, settings: Settings) -> Runner:
+        return runner
+
+    with serving(replace(settings, max_queue=32, request_timeout_s=20.0), make) as url:
+        yield url, runner
+        runner.gate.set()
+
+
+def metric(url: str, line_start: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(line_start))
+
+
+def eventually(url: str, line_start: str, value: float) -> None:
+    """Poll a metric, at most a few hundred times."""
+    for _ in range(400):
+        if metric(url, line_start) == value:
+            return
+    raise AssertionError(f"{line_start} is {metric(url, line_start)}, not {value}")
+
+
+def test_client_that_leaves_stops_costing_within_one_step(gated: tuple[str, GatedRunner]) -> None:
+    url, runner = gated
+    parts = urlsplit(url)
+    body = json.dumps({"steps": 200, "num_images": 4}).encode()
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        assert runner.entered.wait(10)
+    left = 'patronus_requests_total{endpoint="generate",finished_reason="disconnected"'
+    eventually(url, left, 1.0)
+    runner.gate.set()
+    assert httpx.post(f"{url}/generate", json={"steps": 2}).status_code == 200
+    eventually(url, "patronus_active_samples", 0.0)
+    assert metric(url, "patronus_denoise_steps_wasted_total") == 4.0
+    assert metric(url, "patronus_denoise_steps_total") == 4.0 + 2.0
+
+
+def test_full_queue_answers_503_with_retry_after(gated: tuple[str, GatedRunner]) -> None:
+    url, runner = gated
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{url}/generate", json={"steps": 1, "num_images": 32}, timeout=60))
+
+    first = threading.Thread(target=ask)  # fills the batch
+    first.start()
+    assert runner.entered.wait(10)
+    others = [threading.Thread(target=ask) for _ in range(3)]  # one fills the queue, two are refused
+    for thread in others:
+        thread.start()
+    eventually(url, 'patronus_requests_total{endpoint="generate",finished_reason="rejected"', 2.0)
+    runner.gate.set()
+    for thread in (first, *others):
+        thread.join(60)
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503, 503]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert all(answer.headers["retry-after"].isdecimal() for answer in refused)
+    assert httpx.post(f"{url}/generate", json={"steps": 1}).status_code == 200
+
+
+def test_request_past_its_time_answers_504(bundle: Bundle, settings: Settings) -> None:
+    runner = GatedRunner(bundle, settings.max_batch)
+    with serving(replace(settings, request_timeout_s=0.3, drain_timeout_s=1), lambda *_: runner) as url:
+        answer = httpx.post(f"{url}/generate", json={"steps": 3}, timeout=30)
+        assert answer.status_code == 504
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert 'finished_reason="deadline"' in httpx.get(f"{url}/metrics").text
+        runner.gate.set()
+
+
+class BrokenRunner(FakeRunner):
+    """Raises at every step."""
+
+    def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        raise RuntimeError("secret detail of the device")
+
+
+def test_failed_step_answers_500_without_internals_and_the_service_lives(
+    bundle: Bundle, settings: Settings
+) -> None:
+    with serving(settings, lambda bundle, _: BrokenRunner(bundle.config)) as url:
+        answer = httpx.post(f"{url}/generate", json={"steps": 3}, timeout=30)
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+class DyingRunner(FakeRunner):
+    """Takes the engine's thread down."""
+
+    def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        raise SystemExit("the thread ends here")
+
+
+def test_dead_engine_answers_503_and_says_so(bundle: Bundle, settings: Settings) -> None:
+    with serving(settings, lambda bundle, _: DyingRunner(bundle.config)) as url:
+        assert httpx.post(f"{url}/generate", json={"steps": 3}, timeout=30).status_code == 503
+        for path in ("/healthz", "/readyz"):
+            answer = httpx.get(f"{url}{path}")
+            assert answer.status_code == 503
+            assert "dead" in answer.text or "died" in answer.text
+        assert httpx.post(f"{url}/generate", json={"steps": 3}, timeout=30).status_code == 503
+
+
+def test_api_keys_guard_everything_but_health_and_metrics(settings: Settings) -> None:
+    keys = ("first-key-123", "second-key-456")
+    with serving(replace(settings, api_keys=keys), fake_runner) as url:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(f"{url}{path}").status_code == 200
+        for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer first-key-12"}):
+            answer = httpx.get(f"{url}/prototypes", headers=headers)
+            assert answer.status_code == 401
+            assert answer.headers["content-type"] == "application/problem+json"
+        assert httpx.get(f"{url}/prototypes", headers={"X-API-Key": keys[1]}).status_code == 200
+        assert httpx.get(f"{url}/prototypes", headers={"Authorization": f"Bearer {keys[0]}"}).status_code == 200
+
+
+def test_identical_requests_at_once_encode_once(gated: tuple[str, GatedRunner], reference_pngs: list[bytes]) -> None:
+    url, runner = gated
+    runner.gate.set()
+    answers: list[dict[str, object]] = []
+
+    def ask() -> None:
+        files = {"image": reference_pngs[9]}
+        answers.append(httpx.post(f"{url}/encode", files=files, timeout=30).json())
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    ids = {json.dumps(answer["images"][0]["activations"]) for answer in answers}  # type: ignore[index]
+    assert len(answers) == 6
+    assert len(ids) == 1
