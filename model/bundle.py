@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from model.config import ConfigError, ModelConfig, config_from_dict, config_to_d
 from model.samplers import NUM_COEFFICIENTS
 from model.statistics import ActivationStatistics, StatisticsError
 from model.transforms import Pixels
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -93,12 +95,13 @@ class Bundle:
         try:
             config = config_from_dict(ModelConfig, manifest["config"])
             statistics = ActivationStatistics.from_dict(manifest["statistics"])
-            prototypes = tuple(Prototype(**entry) for entry in manifest["prototypes"])
-            name, metrics, provenance = (
-                manifest["name"],
-                manifest["metrics"],
-                manifest["provenance"],
+            prototypes = tuple(
+                config_from_dict(Prototype, entry, where=f"prototypes[{j}]")
+                for j, entry in enumerate(manifest["prototypes"])
             )
+            name = _of_type(str, manifest, "name")
+            metrics = _of_type(dict, manifest, "metrics")
+            provenance = _of_type(dict, manifest, "provenance")
         except (ConfigError, StatisticsError, KeyError, TypeError) as error:
             raise BundleError(f"{directory / MANIFEST}: {_reason(error)}") from error
         m = config.num_prototypes
@@ -197,7 +200,7 @@ def _verify_files(directory: Path, manifest: Mapping[str, Any]) -> None:
     if missing:
         raise BundleError(f"{directory / MANIFEST}: files does not list {', '.join(missing)}")
     for file, entry in files.items():
-        if Path(file).name != file:
+        if Path(file).name != file or file in ("", ".."):
             raise BundleError(f"{directory / MANIFEST}: {file!r} is not a plain file name")
         path = directory / file
         if not path.is_file():
@@ -206,6 +209,13 @@ def _verify_files(directory: Path, manifest: Mapping[str, Any]) -> None:
         found = _sha256(path)
         if found != expected:
             raise BundleError(f"{path} has sha256 {found}, the manifest says {expected}")
+
+
+def _of_type(kind: type[T], manifest: Mapping[str, Any], name: str) -> T:
+    value = manifest[name]
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
+    return value
 
 
 def _read_pictures(path: Path, config: ModelConfig) -> Pictures:

@@ -70,6 +70,14 @@ class EncoderConfig:
                 len(values) == layers,
                 f"encoder {name} has {len(values)} entries for {layers} layers",
             )
+        for name in ("channels", "kernel_sizes", "strides"):
+            smallest = min(getattr(self, name))
+            _require(smallest >= 1, f"encoder {name} must be >= 1, not {smallest}")
+        for kernel, padding in zip(self.kernel_sizes, self.paddings, strict=True):
+            _require(
+                0 <= padding < kernel,
+                f"encoder paddings must be 0 to {kernel - 1} for kernel size {kernel}, not {padding}",
+            )
         _require(self.distance in ("sum", "mean"), f"distance must be sum or mean, not {self.distance}")
 
     @property
@@ -108,6 +116,8 @@ class DenoiserConfig:
             len(self.attention_levels) == levels,
             f"attention_levels has {len(self.attention_levels)} entries for {levels} levels",
         )
+        for name in ("num_residual_blocks", "attention_heads", "norm_groups", "embedding_multiplier"):
+            _require(getattr(self, name) >= 1, f"{name} must be >= 1, not {getattr(self, name)}")
         _require(self.base_channels >= 4, f"base_channels must be >= 4, not {self.base_channels}")
         _require(self.base_channels % 2 == 0, f"base_channels must be even, not {self.base_channels}")
         for multiplier in self.channel_multipliers:

@@ -119,7 +119,7 @@ def normal_cdf(z: Float64) -> Float64:
 
 
 def normal_quantile(u: Float64) -> Float64:
-    """Φ⁻¹(u) for 0 < u < 1, of an array of any shape, by inverting `normal_cdf` on a fine grid (|error| < 1e-4)."""
+    """Φ⁻¹(u) for 0 < u < 1, of any shape: `normal_cdf` inverted on a fine grid, |error| < 1e-4."""
     grid = np.linspace(-6.0, 6.0, 24_001)
     return np.interp(u, normal_cdf(grid), grid)
 

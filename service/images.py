@@ -15,6 +15,8 @@ from model.transforms import Pixels, to_picture, to_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE = 8
+PNG_BIT_DEPTH = 24
+"""Where a PNG file says how many bits a channel has."""
 
 # Our own limit, checked before pixels are decoded, takes the place of Pillow's global one.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,21 +55,25 @@ def decode_image(data: bytes, config: ImageConfig, *, max_pixels: int) -> Pixels
             raise ImageError(
                 f"the image has colour mode {picture.mode}: convert it to 8-bit gray or RGB first"
             )
+        if picture.format == "PNG" and data[PNG_BIT_DEPTH] == 16:  # Pillow cuts 16-bit RGB down silently
+            raise ImageError("the image has 16 bits per channel: convert it to 8-bit gray or RGB first")
         try:
             picture.load()
-            _refuse_transparency(picture)
-            return to_pixels(picture, config)
+            return to_pixels(_opaque(picture), config)
         except ImageError:
             raise
         except Exception as error:
             raise ImageError(f"the image is damaged or incomplete: {error}"[:200]) from error
 
 
-def _refuse_transparency(picture: Image.Image) -> None:
-    if picture.has_transparency_data:
-        lowest = picture.convert("RGBA").getchannel("A").getextrema()[0]
-        if lowest != 255:
-            raise ImageError("the image is transparent in places: flatten it onto a background first")
+def _opaque(picture: Image.Image) -> Image.Image:
+    """The picture, whose alpha may then be left out. Raises ImageError where it is transparent."""
+    if not picture.has_transparency_data:
+        return picture
+    with_alpha = picture.convert("RGBA")
+    if with_alpha.getchannel("A").getextrema()[0] != 255:
+        raise ImageError("the image is transparent in places: flatten it onto a background first")
+    return with_alpha
 
 
 def decode_base64(text: str) -> bytes:

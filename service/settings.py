@@ -34,7 +34,7 @@ class Settings:
     bundle: Path = SHIPPED_BUNDLE
     backend: Backend = "auto"
     device: Device = "auto"
-    cache_url: str = "memory://"
+    cache_url: str = dataclasses.field(default="memory://", repr=False)
     cache_bytes: int = 256 * 2**20
     cache_ttl_s: int = 24 * 3600
     max_batch: int = 32

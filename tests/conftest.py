@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from model.config import (
     DenoiserConfig,
@@ -17,7 +18,11 @@ from model.config import (
     ModelConfig,
     ScheduleConfig,
 )
+from model.patronus import Patronus
+from training.config import TrainConfig
 from training.data import FASHION_MNIST_CLASSES, Dataset
+from training.evaluate import write_evaluation
+from training.export import export_bundle
 
 WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
 
@@ -25,7 +30,7 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 """Official data and reference numbers, beside the repository; tests that need them skip without."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     """The small preset's kind of network on 8x8 images, with T = 40: milliseconds per step."""
     return ModelConfig(
@@ -47,7 +52,7 @@ def tiny_config() -> ModelConfig:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_dataset() -> Dataset:
     """64 noisy 8x8 images of ten classes; each class lights up a place of its own."""
     rng = np.random.default_rng(0)
@@ -56,6 +61,26 @@ def tiny_dataset() -> Dataset:
     for image, label in zip(pixels, labels, strict=True):
         image[0, label // 2 : label // 2 + 3, 3 * (label % 2) : 3 * (label % 2) + 3] = 255
     return Dataset(pixels, labels.astype(np.int64), FASHION_MNIST_CLASSES)
+
+
+@pytest.fixture(scope="session")
+def tiny_patronus(tiny_config: ModelConfig) -> Patronus:
+    """An untrained model with random weights."""
+    torch.manual_seed(0)
+    return Patronus(tiny_config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_patronus: Patronus, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of `tiny_patronus`; copy it before changing anything."""
+    run = tmp_path_factory.mktemp("run")
+    write_evaluation(run, {"probe": {"accuracy_test": 0.5}})
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    config = TrainConfig(model=tiny_patronus.config)
+    export_bundle(tiny_patronus, config, tiny_dataset, tiny_dataset, run=run, out=out, name="tiny model")
+    return out
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from model.transforms import Pixels, to_x_0
 from training.data import Dataset
 
-NUM_STEPS = 600
+MAX_STEPS = 600
+MAX_EPOCHS = 100
 BATCH_SIZE = 128
 LEARNING_RATE = 4e-3
 FEATURE_WIDTH = 64
@@ -69,15 +70,16 @@ def train_classifier(dataset: Dataset, *, device: str = "cpu", seed: int = 0) ->
     """A classifier of `dataset` after a fixed number of steps, the same one for the same seed and machine."""
     rng = np.random.default_rng(seed)
     size = min(BATCH_SIZE, len(dataset))
+    num_steps = min(MAX_STEPS, MAX_EPOCHS * len(dataset) // size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         channels = dataset.pixels.shape[1]
         classifier = Classifier(channels, len(dataset.class_names)).to(device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE)
     labels = torch.from_numpy(dataset.labels).to(device)
-    for step in tqdm(range(NUM_STEPS), desc="classifier", unit="step", leave=False):
+    for step in tqdm(range(num_steps), desc="classifier", unit="step", leave=False):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1.0 - step / NUM_STEPS)
+            group["lr"] = LEARNING_RATE * (1.0 - step / num_steps)
         indices = rng.choice(len(dataset), size, replace=False)
         loss = F.cross_entropy(classifier(classifier._x_0(dataset.pixels[indices])), labels[indices])
         optimizer.zero_grad(set_to_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from model.config import ConfigError, ModelConfig, small_config
 
@@ -53,6 +53,13 @@ class TrainConfig:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "nearest_patch_weight", "decorrelation_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be >= 0, not {getattr(self, name)}")
+        if not self.max_grad_norm > 0.0:
+            raise ConfigError(f"max_grad_norm must be > 0, not {self.max_grad_norm}")
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {get_args(Precision)}, not {self.precision!r}")
         if not 0.0 < self.statistics_momentum <= 1.0:
             raise ConfigError(f"statistics_momentum must be in (0, 1], not {self.statistics_momentum}")
 

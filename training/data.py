@@ -54,10 +54,15 @@ def load_fashion_mnist(directory: Path, split: str, config: ImageConfig) -> Data
     """Fashion-MNIST (Xiao et al. 2017) from its four official idx .gz files; split "train" or "test"."""
     prefix = {"train": "train", "test": "t10k"}[split]
     images = read_idx(directory / f"{prefix}-images-idx3-ubyte.gz")
-    labels = read_idx(directory / f"{prefix}-labels-idx1-ubyte.gz")
+    labels_path = directory / f"{prefix}-labels-idx1-ubyte.gz"
+    labels = read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise DataError(
             f"{directory}: {split} images {images.shape} and labels {labels.shape} do not belong together"
+        )
+    if len(labels) and labels.max() >= len(FASHION_MNIST_CLASSES):
+        raise DataError(
+            f"{labels_path} has a label {labels.max()}, classes are 0 to {len(FASHION_MNIST_CLASSES) - 1}"
         )
     pixels = np.empty((len(images), *config.shape), dtype=np.uint8)
     for i, image in enumerate(tqdm(images, desc=f"resize {split}", unit="image", leave=False)):
@@ -81,9 +86,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path} is not an idx file of unsigned bytes (magic {content[:4].hex()})")
     rank = content[3]
     start = 4 + 4 * rank
+    if len(content) < start:
+        raise DataError(f"{path} ends inside its header of {start} bytes")
     shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist())
     size = int(np.prod(shape, dtype=np.int64))
-    if len(shape) != rank or len(content) - start != size:
+    if len(content) - start != size:
         raise DataError(f"{path} holds {len(content) - start} bytes where its header says {size}")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 

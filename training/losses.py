@@ -32,8 +32,8 @@ def decorrelation_loss(activations: Tensor) -> Tensor:
 def activation_correlation(activations: Tensor) -> Tensor:
     """Pearson correlation of the columns of (B, m) -> (m, m); columns without spread give 0."""
     centered = activations - activations.mean(dim=0)
-    scale = centered.square().mean(dim=0).sqrt()
-    normalised = centered / (scale + 1e-6)
+    variance = centered.square().mean(dim=0)
+    normalised = centered / (variance + 1e-12).sqrt()  # inside the root: its gradient at 0 is infinite
     return normalised.T @ normalised / len(activations)
 
 

@@ -93,7 +93,7 @@ class Trainer:
         (self.directory / "config.json").write_text(json.dumps(config_to_dict(self.config), indent=2) + "\n")
         last = min(self.config.num_steps, until_step or self.config.num_steps)
         images = self.config.batch_size
-        started = time.monotonic()
+        started, logged = time.monotonic(), self.step
         with tqdm(total=last * images, initial=self.step * images, unit="image") as progress:
             while self.step < last:
                 metrics = self._train_step()
@@ -101,8 +101,8 @@ class Trainer:
                 finished = self.step == last
                 if self.step % self.config.log_every == 0 or finished:
                     now = time.monotonic()
-                    rate = images * self.config.log_every / (now - started)
-                    started = now
+                    rate = images * (self.step - logged) / (now - started)
+                    started, logged = now, self.step
                     self._log(metrics, rate, progress)
                 if self.step % self.config.sample_every == 0 or finished:
                     self._save_samples()
@@ -324,6 +324,9 @@ def read_checkpoint(directory: Path, device: torch.device | str = "cpu") -> dict
         raise CheckpointError(f"{path} is missing: train first, or name another run") from error
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    lacking = sorted({"config", "step", "model", "ema", "optimizer"} - set(state))
+    if lacking:
+        raise CheckpointError(f"{path} is no checkpoint of this program: it lacks {', '.join(lacking)}")
     return state
 
 

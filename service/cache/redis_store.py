@@ -19,7 +19,7 @@ DIGEST_BYTES = 16
 
 
 class RedisStore:
-    """Values with a version and a checksum before them, kept for `ttl_s` seconds.
+    """Values with a version and a checksum of key and value before them, kept for `ttl_s` seconds.
 
     After a fault Redis is left alone for `cool_down_s`; the calls in that time fail at once.
     """
@@ -51,11 +51,11 @@ class RedisStore:
 
     async def get(self, key: str) -> bytes | None:
         sealed = await self._call(self._redis.get, key)
-        return None if sealed is None else unseal(sealed)
+        return None if sealed is None else unseal(key, sealed)
 
     async def set(self, key: str, value: bytes) -> None:
         if len(value) <= self._max_value_bytes:
-            await self._call(self._redis.set, key, seal(value), ex=self._ttl_s)
+            await self._call(self._redis.set, key, seal(key, value), ex=self._ttl_s)
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -70,19 +70,21 @@ class RedisStore:
             raise CacheError(f"Redis: {type(error).__name__}: {error}") from error
 
 
-def seal(value: bytes) -> bytes:
+def seal(key: str, value: bytes) -> bytes:
     """The value with version and checksum before it."""
-    return MAGIC + _digest(value) + value
+    return MAGIC + _digest(key, value) + value
 
 
-def unseal(sealed: bytes) -> bytes:
-    """The inverse of `seal`. Raises CacheError for bytes that `seal` did not make."""
+def unseal(key: str, sealed: bytes) -> bytes:
+    """The inverse of `seal`. Raises CacheError for bytes that `seal` did not make for this key."""
     start = len(MAGIC) + DIGEST_BYTES
     value = sealed[start:]
-    if sealed[: len(MAGIC)] != MAGIC or sealed[len(MAGIC) : start] != _digest(value):
-        raise CacheError("a value is damaged or of another version")
+    if sealed[: len(MAGIC)] != MAGIC or sealed[len(MAGIC) : start] != _digest(key, value):
+        raise CacheError("a value is damaged, of another key, or of another version")
     return value
 
 
-def _digest(value: bytes) -> bytes:
-    return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
+def _digest(key: str, value: bytes) -> bytes:
+    digest = hashlib.blake2b(key.encode() + b"\0", digest_size=DIGEST_BYTES)
+    digest.update(value)
+    return digest.digest()

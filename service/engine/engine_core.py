@@ -134,8 +134,7 @@ class EngineCore:
     def _encode_waiting(self, now: Callable[[], float]) -> None:
         if not self._encodings:
             return
-        items = list(self._encodings)
-        self._encodings.clear()
+        items = list(self._encodings)  # kept until resolved, so that `abort` reaches them
         started_at = now()
         x_0 = np.concatenate([item.job.x_0 for item in items])
         height, width = self._runner.config.grid_shape
@@ -159,6 +158,7 @@ class EngineCore:
                 continue
             timing = Timing(started_at - item.submitted_at, finished_at - started_at)
             item.ticket.resolve(EncodeResult(activations[part], maps[part], timing))
+        self._encodings.clear()
 
     def _admit(self, now: float) -> None:
         while self._waiting and self._batch.num_free:

@@ -15,7 +15,9 @@ ImageId = Annotated[
     Field(pattern="^[0-9a-f]{64}$", description="image_id from an earlier /encode"),
 ]
 Activations = Annotated[
-    list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(description="s, one number for each of the m prototypes")]
+    list[Annotated[float, Field(ge=-1e6, le=1e6)]],
+    Field(description="s, one number for each of the m prototypes"),
+]
 Seed = Annotated[
     int, Field(ge=0, lt=2**32, description="image i uses seed + i; the same seed, the same image")
 ]

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 
 from model.config import ScheduleConfig
 from model.schedule import CLEAN, NoiseSchedule
+
+diffusers: Any = importlib.import_module("diffusers")  # its classes are not typed
 
 SCHEDULE = NoiseSchedule.from_config(ScheduleConfig())
 

@@ -31,9 +31,7 @@ def serving(settings: Settings, make_runner: RunnerFactory = open_runner) -> Ite
     """Run the application with uvicorn in a thread; gives its base URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(
-        create_app(settings, make_runner), log_config=None, timeout_graceful_shutdown=5
-    )
+    config = uvicorn.Config(create_app(settings, make_runner), log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -32,7 +32,12 @@ def huge_png() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 FRAMES = {"save_all": True, "append_images": [GRAY.rotate(90)], "duration": 50}
@@ -76,7 +81,9 @@ def test_unusable_picture_is_refused_with_its_reason(fake: httpx.Client, name: s
     check_problem(fake.post("/encode", json={"image": b64(data)}), status, words)
     check_problem(fake.post("/generate", json={"image": b64(data)}), status, words)
     check_problem(
-        fake.post("/edit", files={"image": data}, data={"edits": '[{"prototype": 0, "op": "max"}]'}), status, words
+        fake.post("/edit", files={"image": data}, data={"edits": '[{"prototype": 0, "op": "max"}]'}),
+        status,
+        words,
     )
     check_problem(fake.post("/visualize", json={"prototypes": [0], "images": [b64(data)]}), status, words)
 
@@ -153,7 +160,9 @@ def test_bad_field_is_refused_with_its_name(
 def test_numbers_that_are_not_finite_are_refused(fake: httpx.Client, number: str) -> None:
     headers = {"Content-Type": "application/json"}
     s = ",".join([number] * 30)
-    check_problem(fake.post("/generate", content=f'{{"activations": [{s}]}}', headers=headers), 422, "activations")
+    check_problem(
+        fake.post("/generate", content=f'{{"activations": [{s}]}}', headers=headers), 422, "activations"
+    )
     edits = f'{{"edits": [{{"prototype": 0, "op": "set", "value": {number}}}]}}'
     check_problem(fake.post("/generate", content=edits, headers=headers), 422, "value")
 
@@ -164,13 +173,17 @@ def test_numbers_that_are_not_finite_are_refused(fake: httpx.Client, number: str
 )
 def test_body_that_is_not_json_is_refused(fake: httpx.Client, body: bytes) -> None:
     check_problem(
-        fake.post("/generate", content=body, headers={"Content-Type": "application/json"}), 400, "not valid JSON"
+        fake.post("/generate", content=body, headers={"Content-Type": "application/json"}),
+        400,
+        "not valid JSON",
     )
 
 
 @pytest.mark.parametrize("body", [b"[]", b"5", b"null", b'"text"'])
 def test_json_that_is_no_object_is_refused(fake: httpx.Client, body: bytes) -> None:
-    check_problem(fake.post("/generate", content=body, headers={"Content-Type": "application/json"}), 422, "body")
+    check_problem(
+        fake.post("/generate", content=body, headers={"Content-Type": "application/json"}), 422, "body"
+    )
 
 
 def test_other_media_types_are_refused(fake: httpx.Client) -> None:
@@ -186,7 +199,10 @@ def test_other_media_types_are_refused(fake: httpx.Client) -> None:
         ("multipart/form-data; boundary=", b"abc"),
         ("multipart/form-data; boundary=x", b"abc"),
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--"),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc'),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc',
+        ),
     ],
 )
 def test_broken_form_is_refused(fake: httpx.Client, kind: str, body: bytes) -> None:

@@ -185,7 +185,8 @@ class MarkedRowsBecomeNaN(FakeRunner):
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
         outputs = super().denoise_step(inputs)
-        outputs.x_next[inputs.activations[:, 0] == self.mark] = np.nan
+        for array in (outputs.x_next, outputs.memory_next):
+            array[inputs.activations[:, 0] == self.mark] = np.nan
         return outputs
 
     def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
@@ -556,8 +557,8 @@ def test_failed_job_frees_its_rows_and_drops_its_waiting_samples() -> None:
 def test_row_that_becomes_nan_fails_only_its_job() -> None:
     bench = Bench(MarkedRowsBecomeNaN(CONFIG))
     neighbour = make_job(1, dpmpp_2m(SCHEDULE, 5), count=2)
-    poisoned = bench.submit(marked(make_job(7, ddim(SCHEDULE, 5)), MarkedRowsBecomeNaN.mark))
     claim = bench.submit(neighbour)
+    poisoned = bench.submit(marked(make_job(7, ddim(SCHEDULE, 5)), MarkedRowsBecomeNaN.mark))
     bench.tick()
     assert poisoned.failed_with(NonFiniteOutputError)
     next_in_that_row = bench.submit(neighbour)
@@ -636,13 +637,19 @@ def test_abort_resolves_everything_that_waits_or_runs() -> None:
     assert bench.core.num_waiting_samples == 0
 
 
-def test_abort_reaches_the_jobs_that_a_dying_runner_was_at_work_on() -> None:
+def test_abort_reaches_the_images_that_a_dying_runner_was_encoding() -> None:
     bench = Bench(Dying(CONFIG))
-    encoding = bench.submit_images(images(0, 1))
-    denoising = bench.submit(make_job(1, ddim(SCHEDULE, 5)))
-    for _ in range(2):
-        with pytest.raises(SystemExit):
-            bench.tick()
+    claim = bench.submit_images(images(0, 1))
+    with pytest.raises(SystemExit):
+        bench.tick()
     bench.core.abort(EngineStoppedError("the engine is dead"))
-    assert encoding.failed_with(EngineStoppedError)
-    assert denoising.failed_with(EngineStoppedError)
+    assert claim.failed_with(EngineStoppedError)
+
+
+def test_abort_reaches_the_samples_that_a_dying_runner_was_denoising() -> None:
+    bench = Bench(Dying(CONFIG))
+    claim = bench.submit(make_job(1, ddim(SCHEDULE, 5)))
+    with pytest.raises(SystemExit):
+        bench.tick()
+    bench.core.abort(EngineStoppedError("the engine is dead"))
+    assert claim.failed_with(EngineStoppedError)

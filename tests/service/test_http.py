@@ -92,7 +92,9 @@ def test_every_sampler_draws_a_picture(real: httpx.Client, sampler: str) -> None
     assert pixels.std() > 10
 
 
-def test_inverted_x_T_gives_the_image_back(real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]) -> None:
+def test_inverted_x_T_gives_the_image_back(
+    real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]
+) -> None:
     for i in range(3):
         answer = real.post(
             "/generate", files={"image": reference_pngs[i]}, data={"x_T": "inverted", "steps": "50"}
@@ -102,7 +104,9 @@ def test_inverted_x_T_gives_the_image_back(real: httpx.Client, bundle: Bundle, r
         assert 10 * np.log10(255**2 / error) > 24  # dB; the random x_T gives about 15
 
 
-def test_edits_are_applied_clamped_and_reported(real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]) -> None:
+def test_edits_are_applied_clamped_and_reported(
+    real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]
+) -> None:
     edits = [{"prototype": 2, "op": "set", "value": 50.0}, {"prototype": 5, "op": "min"}]
     body = {"image": b64(reference_pngs[1]), "edits": edits, "steps": 4}
     answer = real.post("/generate", json=body).json()
@@ -134,7 +138,9 @@ def test_visualize_finds_the_patch_that_the_prototype_matches(
     for entry in answer["prototypes"]:
         x0, y0, x1, y1 = entry["box"]
         enhanced = picture(entry["enhanced"])
-        assert np.array_equal(np.asarray(enhanced.crop((x0, y0, x1, y1))), np.asarray(picture(entry["patch"])))
+        assert np.array_equal(
+            np.asarray(enhanced.crop((x0, y0, x1, y1))), np.asarray(picture(entry["patch"]))
+        )
         encoded = real.post("/encode", json={"image": entry["enhanced"]}).json()["images"][0]
         j = entry["prototype"]
         assert encoded["patches"][j]["box"] == entry["box"]

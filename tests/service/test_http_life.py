@@ -152,10 +152,14 @@ def test_api_keys_guard_everything_but_health_and_metrics(settings: Settings) ->
             assert answer.status_code == 401
             assert answer.headers["content-type"] == "application/problem+json"
         assert httpx.get(f"{url}/prototypes", headers={"X-API-Key": keys[1]}).status_code == 200
-        assert httpx.get(f"{url}/prototypes", headers={"Authorization": f"Bearer {keys[0]}"}).status_code == 200
+        assert (
+            httpx.get(f"{url}/prototypes", headers={"Authorization": f"Bearer {keys[0]}"}).status_code == 200
+        )
 
 
-def test_identical_requests_at_once_encode_once(gated: tuple[str, GatedRunner], reference_pngs: list[bytes]) -> None:
+def test_identical_requests_at_once_encode_once(
+    gated: tuple[str, GatedRunner], reference_pngs: list[bytes]
+) -> None:
     url, runner = gated
     runner.gate.set()
     answers: list[dict[str, object]] = []

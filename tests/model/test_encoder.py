@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from model.config import Distance, EncoderConfig
+from model.encoder import PrototypeEncoder, similarity
+
+WIDTH = 128
+
+
+def encoder(distance: Distance = "sum", num_prototypes: int = 5) -> PrototypeEncoder:
+    torch.manual_seed(0)
+    return PrototypeEncoder(EncoderConfig(num_prototypes=num_prototypes, distance=distance), 1)
+
+
+@pytest.mark.parametrize(("distance", "divisor"), [("sum", 1), ("mean", WIDTH)])
+def test_distances_are_squared_euclidean(distance: Distance, divisor: int) -> None:
+    module = encoder(distance)
+    features = torch.rand(3, WIDTH, 4, 6)
+    patches = features.permute(0, 2, 3, 1).reshape(-1, WIDTH).double()
+    expected = torch.cdist(patches, module.prototypes.double()).square() / divisor
+    found = module.distances(features)
+    assert found.shape == (3, 5, 4, 6)
+    torch.testing.assert_close(
+        found.permute(0, 2, 3, 1).reshape(-1, 5), expected.float(), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_distances_never_fall_below_zero() -> None:
+    module = encoder(num_prototypes=64)
+    on_prototypes = module.prototypes.detach().T[None, :, :, None] * 100  # (1, D, 64, 1)
+    with torch.no_grad():
+        module.prototypes.mul_(100)
+        distances = module.distances(on_prototypes)
+    assert bool((distances >= 0).all())
+    # The expanded form alone does fall below zero here, so the floor is what this test sees.
+    squares = module.prototypes.square().sum(1)
+    expanded = squares[:, None] - 2 * module.prototypes @ module.prototypes.T + squares[None, :]
+    assert bool((expanded.diagonal() < 0).any())
+
+
+def test_similarity_is_greatest_on_the_prototype_and_fades_with_distance() -> None:
+    values = similarity(torch.tensor([0.0, 0.01, 1.0, 1e6]))
+    assert values[0].item() == pytest.approx(math.log(1e4), rel=1e-6)
+    assert bool((values.diff() < 0).all())
+    assert values[-1].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_activations_are_the_best_of_the_similarity_map() -> None:
+    module = encoder()
+    activations, maps = module(torch.rand(2, 1, 32, 32) * 2 - 1)
+    assert activations.shape == (2, 5)
+    assert maps.shape == (2, 5, 10, 10)
+    torch.testing.assert_close(activations, maps.amax(dim=(2, 3)))
+
+
+def test_distances_stay_in_float32_under_autocast() -> None:
+    module = encoder()
+    features = torch.rand(1, WIDTH, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module.distances(features)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, module.distances(features))

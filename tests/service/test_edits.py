@@ -1,0 +1,153 @@
+"""Edits of an activation vector: what each operation does, and where it is held back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.bundle import Bundle, Prototype
+from service.pipeline.edits import LARGEST_ACTIVATION, Clamping, Edit, Operation, apply_edits, prototype_index
+from service.pipeline.errors import PipelineError, UnknownPrototypeError
+
+Float32 = npt.NDArray[np.float32]
+
+J = 3
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """The shipped bundle, with quantiles that are easy to reckon with and one name."""
+    shipped = Bundle.load(Path(__file__).parents[2] / "bundles" / "fashion-mnist")
+    quantiles = np.tile(np.linspace(1.0, 5.0, 99), (shipped.config.num_prototypes, 1))
+    prototypes = [Prototype() for _ in shipped.prototypes]
+    prototypes[J] = Prototype(name="sleeve")
+    return dataclasses.replace(
+        shipped,
+        statistics=dataclasses.replace(shipped.statistics, quantiles=quantiles),
+        prototypes=tuple(prototypes),
+    )
+
+
+@pytest.fixture
+def s(bundle: Bundle) -> Float32:
+    return np.full(bundle.config.num_prototypes, 2.0, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (Edit(J, "set", 4.5), 4.5),
+        (Edit(J, "add", 1.5), 3.5),
+        (Edit(J, "add", -0.5), 1.5),
+        (Edit(J, "scale", 2.0), 4.0),
+        (Edit(J, "max"), 5.0),
+        (Edit(J, "min"), 1.0),
+        (Edit("sleeve", "set", 3.0), 3.0),
+    ],
+)
+def test_edit_changes_its_prototype_and_no_other(
+    bundle: Bundle, s: Float32, edit: Edit, expected: float
+) -> None:
+    edited, clamped = apply_edits(bundle, s, [edit], extrapolate=False)
+    assert edited[J] == pytest.approx(expected)
+    np.testing.assert_array_equal(np.delete(edited, J), np.delete(s, J))
+    assert clamped == []
+
+
+def test_given_activations_are_left_as_they_were(bundle: Bundle, s: Float32) -> None:
+    before = s.copy()
+    apply_edits(bundle, s, [Edit(J, "set", 4.0)], extrapolate=False)
+    np.testing.assert_array_equal(s, before)
+
+
+def test_edits_apply_in_order(bundle: Bundle, s: Float32) -> None:
+    edits = [Edit(J, "set", 1.5), Edit(J, "scale", 2.0), Edit(J, "add", 1.0)]
+    edited, _ = apply_edits(bundle, s, edits, extrapolate=False)
+    assert edited[J] == pytest.approx(4.0)
+
+
+def test_each_sample_is_edited_from_its_own_activation(bundle: Bundle, s: Float32) -> None:
+    both = np.stack([s, s * 1.5])
+    edited, _ = apply_edits(bundle, both, [Edit(J, "add", 0.5)], extrapolate=False)
+    np.testing.assert_allclose(edited[:, J], [2.5, 3.5])
+
+
+@pytest.mark.parametrize(
+    ("edit", "clamping"),
+    [
+        (Edit(J, "set", 50.0), Clamping(J, 50.0, 5.0, 1.0, 5.0)),
+        (Edit(J, "set", 0.0), Clamping(J, 0.0, 1.0, 1.0, 5.0)),
+        (Edit(J, "add", 10.0), Clamping(J, 12.0, 5.0, 1.0, 5.0)),
+        (Edit(J, "scale", -1.0), Clamping(J, -2.0, 1.0, 1.0, 5.0)),
+    ],
+)
+def test_edit_beyond_the_quantiles_is_clamped_and_reported(
+    bundle: Bundle, s: Float32, edit: Edit, clamping: Clamping
+) -> None:
+    edited, clamped = apply_edits(bundle, s, [edit], extrapolate=False)
+    assert edited[J] == clamping.used
+    assert clamped == [clamping]
+
+
+def test_of_several_samples_the_one_that_was_clamped_most_is_reported(bundle: Bundle, s: Float32) -> None:
+    both = np.stack([s, s * 2.0])
+    edited, clamped = apply_edits(bundle, both, [Edit(J, "add", 2.5)], extrapolate=False)
+    np.testing.assert_allclose(edited[:, J], [4.5, 5.0])
+    assert clamped == [Clamping(J, 6.5, 5.0, 1.0, 5.0)]
+
+
+def test_extrapolating_reaches_beyond_the_quantiles(bundle: Bundle, s: Float32) -> None:
+    edited, clamped = apply_edits(bundle, s, [Edit(J, "set", 8.0)], extrapolate=True)
+    assert edited[J] == 8.0
+    assert clamped == []
+
+
+@pytest.mark.parametrize(("asked", "used"), [(50.0, LARGEST_ACTIVATION), (-1.0, 0.0)])
+def test_extrapolating_ends_where_activations_end(
+    bundle: Bundle, s: Float32, asked: float, used: float
+) -> None:
+    edited, clamped = apply_edits(bundle, s, [Edit(J, "set", asked)], extrapolate=True)
+    assert edited[J] == pytest.approx(used)
+    assert clamped == [Clamping(J, asked, used, 0.0, LARGEST_ACTIVATION)]
+
+
+@pytest.mark.parametrize(("op", "quantile"), [("max", 5.0), ("min", 1.0)])
+def test_max_and_min_mean_the_quantiles_also_when_extrapolating(
+    bundle: Bundle, s: Float32, op: Operation, quantile: float
+) -> None:
+    edited, clamped = apply_edits(bundle, s, [Edit(J, op)], extrapolate=True)
+    assert edited[J] == quantile
+    assert clamped == []
+
+
+def test_activation_outside_the_quantiles_stays_where_no_edit_touches_it(bundle: Bundle, s: Float32) -> None:
+    s[J + 1] = 0.25
+    edited, _ = apply_edits(bundle, s, [Edit(J, "set", 3.0)], extrapolate=False)
+    assert edited[J + 1] == 0.25
+
+
+@pytest.mark.parametrize("prototype", [-1, 30, 10**30, "cuff", "", "3"])
+def test_unknown_prototype_is_refused(bundle: Bundle, s: Float32, prototype: int | str) -> None:
+    with pytest.raises(UnknownPrototypeError, match="there is no prototype"):
+        apply_edits(bundle, s, [Edit(prototype, "set", 1.0)], extrapolate=False)
+
+
+def test_prototype_is_found_by_index_and_by_name(bundle: Bundle) -> None:
+    assert prototype_index(bundle, 0) == 0
+    assert prototype_index(bundle, "sleeve") == J
+
+
+@pytest.mark.parametrize("op", ["set", "add", "scale"])
+def test_operation_without_its_value_is_refused(op: Operation) -> None:
+    with pytest.raises(PipelineError, match="needs a value"):
+        Edit(0, op)
+
+
+@pytest.mark.parametrize("op", ["max", "min"])
+def test_value_for_an_operation_that_takes_none_is_refused(op: Operation) -> None:
+    with pytest.raises(PipelineError, match="takes no value"):
+        Edit(0, op, 1.0)

@@ -1,0 +1,103 @@
+"""The process that `make serve` starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the service did not become ready"
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)  # a poll of another process, bounded above
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PATRONUS_PORT", "many"),
+        ("PATRONUS_MAX_BATCH", "0"),
+        ("PATRONUS_BUNDLE", "/nowhere"),
+        ("PATRONUS_COLOUR", "red"),
+    ],
+)
+def test_bad_setting_stops_start_up_and_names_itself(variable: str, value: str) -> None:
+    process = start({variable: value})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert (value if variable == "PATRONUS_BUNDLE" else variable) in output
+    assert "Traceback" not in output
+
+
+def test_sigterm_lets_running_requests_finish() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start({"PATRONUS_PORT": str(port), "PATRONUS_LOG_LEVEL": "warning"})
+    try:
+        wait_until_ready(process, url)
+        answers: list[int] = []
+
+        def ask() -> None:
+            body = {"num_images": 8, "steps": 100}
+            answers.append(httpx.post(f"{url}/generate", json=body, timeout=120).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 60
+        while "patronus_active_samples 8.0" not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < deadline, "the request never reached the batch"
+        process.send_signal(signal.SIGTERM)
+        asking.join(120)
+        assert answers == [200]
+        assert process.wait(60) == -signal.SIGTERM  # uvicorn passes it on once it has shut down
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_service_runs_without_torch_and_training() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'training', 'onnx', 'sklearn', 'scipy'): sys.modules[name] = None\n"
+        "from service.app import create_app\n"
+        "from service.settings import Settings\n"
+        "create_app(Settings())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,145 @@
+"""The store in this process keeps what was used last, within its bytes; a cache counts what it does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.cache.cache import Cache, CacheError
+from service.cache.memory_store import MemoryStore
+
+
+class Counts:
+    """A CacheObserver that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def cache_hit(self, operation: str) -> None:
+        self.events.append(("hit", operation))
+
+    def cache_miss(self, operation: str) -> None:
+        self.events.append(("miss", operation))
+
+    def cache_error(self, operation: str) -> None:
+        self.events.append(("error", operation))
+
+
+class BrokenStore:
+    """A store that is never reachable."""
+
+    async def get(self, key: str) -> bytes | None:
+        raise CacheError("no store")
+
+    async def set(self, key: str, value: bytes) -> None:
+        raise CacheError("no store")
+
+    async def close(self) -> None:
+        raise CacheError("no store")
+
+
+def test_what_was_set_is_found_and_what_was_not_is_missing() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=100)
+        await store.set("a", b"one")
+        await store.set("b", b"")
+        assert await store.get("a") == b"one"
+        assert await store.get("b") == b""
+        assert await store.get("c") is None
+
+    asyncio.run(scenario())
+
+
+def test_value_used_last_stays_and_value_used_first_goes() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=20)
+        await store.set("a", b"123456789")
+        await store.set("b", b"123456789")
+        await store.get("a")
+        await store.set("c", b"123456789")
+        assert await store.get("b") is None
+        assert await store.get("a") == await store.get("c") == b"123456789"
+
+    asyncio.run(scenario())
+
+
+def test_value_larger_than_the_store_is_not_kept_and_its_older_one_is_forgotten() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=10)
+        await store.set("a", b"old")
+        await store.set("a", b"1234567890")
+        assert await store.get("a") is None
+        assert (len(store), store.num_bytes) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_store_of_no_bytes_keeps_nothing() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=0)
+        await store.set("a", b"")
+        assert await store.get("a") is None
+
+    asyncio.run(scenario())
+
+
+@given(
+    max_bytes=st.integers(0, 60),
+    writes=st.lists(st.tuples(st.sampled_from("abcdef"), st.binary(max_size=30)), max_size=30),
+)
+def test_bytes_are_counted_exactly_and_never_exceed_the_limit(
+    max_bytes: int, writes: list[tuple[str, bytes]]
+) -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=max_bytes)
+        latest: dict[str, bytes] = {}
+        for key, value in writes:
+            await store.set(key, value)
+            latest[key] = value
+            kept = {name: found for name in latest if (found := await store.get(name)) is not None}
+            assert kept.items() <= latest.items()
+            assert (key in kept) == (len(key) + len(value) <= max_bytes)
+            assert store.num_bytes == sum(len(name) + len(found) for name, found in kept.items())
+            assert store.num_bytes <= max_bytes
+            assert len(store) == len(kept)
+
+    asyncio.run(scenario())
+
+
+def test_cache_counts_hits_and_misses_by_operation() -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        cache = Cache(MemoryStore(max_bytes=1000), namespace="digest", observer=counts)
+        assert await cache.get("encode", "x") is None
+        await cache.set("encode", "x", b"value")
+        assert await cache.get("encode", "x") == b"value"
+        assert await cache.get("invert", "x") is None
+        cache.lying("invert")
+        expected = [("miss", "encode"), ("hit", "encode"), ("miss", "invert"), ("error", "invert")]
+        assert counts.events == expected
+
+    asyncio.run(scenario())
+
+
+def test_caches_of_two_bundles_on_one_store_do_not_mix() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=1000)
+        one, other = (Cache(store, namespace=name, observer=Counts()) for name in ("one", "other"))
+        await one.set("encode", "x", b"value")
+        assert await other.get("encode", "x") is None
+        assert await one.get("encode", "x") == b"value"
+
+    asyncio.run(scenario())
+
+
+def test_fault_of_the_store_is_an_error_and_a_miss_and_never_raised() -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        cache = Cache(BrokenStore(), namespace="digest", observer=counts)
+        await cache.set("encode", "x", b"value")
+        assert await cache.get("encode", "x") is None
+        assert counts.events == [("error", "encode"), ("error", "encode"), ("miss", "encode")]
+
+    asyncio.run(scenario())

@@ -1,0 +1,141 @@
+"""Settings come from PATRONUS_* variables; a bad one stops the service and names itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from service.settings import SHIPPED_BUNDLE, Settings, SettingsError
+
+NUMBERS = [
+    "CACHE_BYTES",
+    "CACHE_TTL_S",
+    "MAX_BATCH",
+    "MAX_QUEUE",
+    "MAX_STEPS",
+    "MAX_IMAGES",
+    "MAX_BODY_BYTES",
+    "MAX_PIXELS",
+    "REQUEST_TIMEOUT_S",
+    "DRAIN_TIMEOUT_S",
+    "PORT",
+]
+
+
+def test_empty_environment_gives_the_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings()
+    assert settings.bundle == SHIPPED_BUNDLE
+    assert settings.cache_url == "memory://"
+    assert settings.host == "127.0.0.1"
+    assert settings.api_keys == ()
+
+
+def test_each_setting_is_read_from_its_variable() -> None:
+    environment = {
+        "PATRONUS_BUNDLE": "/srv/bundle",
+        "PATRONUS_BACKEND": "onnx",
+        "PATRONUS_DEVICE": "cuda",
+        "PATRONUS_CACHE_URL": "redis://:secret@cache:6379/1",
+        "PATRONUS_CACHE_BYTES": "1024",
+        "PATRONUS_CACHE_TTL_S": "60",
+        "PATRONUS_MAX_BATCH": "64",
+        "PATRONUS_MAX_QUEUE": "128",
+        "PATRONUS_MAX_STEPS": "100",
+        "PATRONUS_MAX_IMAGES": "16",
+        "PATRONUS_MAX_BODY_BYTES": "2048",
+        "PATRONUS_MAX_PIXELS": "65536",
+        "PATRONUS_REQUEST_TIMEOUT_S": "2.5",
+        "PATRONUS_DRAIN_TIMEOUT_S": "0",
+        "PATRONUS_API_KEYS": "first-key, second-key,",
+        "PATRONUS_HOST": "0.0.0.0",
+        "PATRONUS_PORT": "80",
+        "PATRONUS_LOG_LEVEL": "warning",
+    }
+    assert len(environment) == len(dataclasses.fields(Settings))
+    assert Settings.from_environment(environment) == Settings(
+        bundle=Path("/srv/bundle"),
+        backend="onnx",
+        device="cuda",
+        cache_url="redis://:secret@cache:6379/1",
+        cache_bytes=1024,
+        cache_ttl_s=60,
+        max_batch=64,
+        max_queue=128,
+        max_steps=100,
+        max_images=16,
+        max_body_bytes=2048,
+        max_pixels=65536,
+        request_timeout_s=2.5,
+        drain_timeout_s=0.0,
+        api_keys=("first-key", "second-key"),
+        host="0.0.0.0",
+        port=80,
+        log_level="WARNING",
+    )
+
+
+def test_variables_of_other_programs_are_left_alone() -> None:
+    assert Settings.from_environment({"PATH": "/bin", "PATRON": "x", "MAX_BATCH": "x"}) == Settings()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["", "many", "-1", "nan", "inf", "1e40", "0x10"])
+def test_bad_number_names_its_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"PATRONUS_{name} must be"):
+        Settings.from_environment({f"PATRONUS_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BACKEND", "tensorflow"),
+        ("DEVICE", "tpu"),
+        ("LOG_LEVEL", "loud"),
+        ("CACHE_URL", "memcached://cache"),
+        ("CACHE_URL", ""),
+        ("API_KEYS", "short"),
+        ("API_KEYS", "long-enough,short"),
+        ("API_KEYS", "schlüssel-lang"),
+        ("MAX_BATCH", "0"),
+        ("MAX_BATCH", "2.5"),
+        ("MAX_BATCH", "4097"),
+        ("PORT", "65536"),
+        ("REQUEST_TIMEOUT_S", "0"),
+    ],
+)
+def test_bad_value_names_its_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"PATRONUS_{name} must"):
+        Settings.from_environment({f"PATRONUS_{name}": value})
+
+
+def test_bad_number_is_quoted_with_what_is_allowed() -> None:
+    with pytest.raises(SettingsError, match=r"^PATRONUS_MAX_BATCH must be 1 to 4096, not 5000$"):
+        Settings.from_environment({"PATRONUS_MAX_BATCH": "5000"})
+
+
+@pytest.mark.parametrize("name", ["PATRONUS_MAX_BACH", "PATRONUS_", "PATRONUS_max_batch"])
+def test_unknown_setting_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"unknown settings: {name} \(known: .*PATRONUS_MAX_BATCH"):
+        Settings.from_environment({name: "8"})
+
+
+def test_api_keys_are_shown_neither_in_errors_nor_in_print() -> None:
+    assert "first-key" not in repr(Settings(api_keys=("first-key",)))
+    with pytest.raises(SettingsError) as failure:
+        Settings.from_environment({"PATRONUS_API_KEYS": "secret"})
+    assert "secret" not in str(failure.value)
+
+
+def test_password_of_the_cache_is_shown_neither_in_errors_nor_in_print() -> None:
+    assert "secret" not in repr(Settings(cache_url="redis://:secret@cache"))
+    with pytest.raises(SettingsError) as failure:
+        Settings(cache_url="http://:secret@cache")
+    assert "secret" not in str(failure.value)
+
+
+def test_settings_made_in_code_are_checked_too() -> None:
+    with pytest.raises(SettingsError, match="PATRONUS_MAX_QUEUE"):
+        Settings(max_queue=0)
