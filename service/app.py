@@ -51,7 +51,7 @@ def open_store(settings: Settings) -> Store:
 
 
 def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
-    """The application over one bundle. Raises BundleError, DeviceError or ValueError before it serves anything."""
+    """The application over one bundle. Raises BundleError or DeviceError where it cannot be served."""
     bundle = Bundle.load(settings.bundle)
     metrics = Metrics()
     runner = make_runner(bundle, settings)

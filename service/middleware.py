@@ -21,7 +21,10 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestId:
-    """Answers with the caller's X-Request-ID, or one of ours; the outermost layer, so it also catches what is left."""
+    """Answers with the caller's X-Request-ID, or one of ours.
+
+    The outermost layer: an exception that nothing below turned into a response becomes a 500 here.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -90,7 +90,10 @@ class Settings:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    return tuple(key.strip() for key in text.split(",") if key.strip())
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    if text.strip() and not keys:
+        raise ValueError("separators without a key")  # must not leave the service open
+    return keys
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -100,7 +103,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "tuple[str, ...]": _keys,
     "LogLevel": str.upper,
 }
-_ARTICLES = {"int": "a whole number", "float": "a number of seconds"}
+_ARTICLES = {"int": "a whole number", "float": "a number of seconds", "tuple[str, ...]": "keys"}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backend": get_args(Backend),
     "device": get_args(Device),

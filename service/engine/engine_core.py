@@ -109,7 +109,7 @@ class EngineCore:
         self._drop_resolved()
 
     def tick(self, now: Callable[[], float]) -> None:
-        """Encode what waits, admit into free rows, take one denoise step over all rows, retire finished rows."""
+        """Encode what waits, admit into free rows, take one step over all rows, retire finished rows."""
         self._expire(now())
         self._encode_waiting(now)
         self._admit(now())

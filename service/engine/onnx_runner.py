@@ -43,6 +43,8 @@ class OnnxRunner:
         self._encoder = _open_session(bundle, ENCODER, providers, num_threads)
         self._denoiser = _open_session(bundle, DENOISER, providers, num_threads)
         self._provider = self._denoiser.get_providers()[0]
+        if device == "cuda" and self._provider != CUDA:
+            raise DeviceError("device cuda was asked for, but ONNX Runtime could not load its CUDA libraries")
         log.info("serving %s with %s", bundle.directory, self.backend)
 
     @property
@@ -99,6 +101,8 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
 
 def _providers(device: Device) -> list[str]:
     available = ort.get_available_providers()
+    if device != "cpu" and CUDA in available:
+        ort.preload_dlls()  # the CUDA libraries that came as Python packages
     if device == "cpu" or (device == "auto" and CUDA not in available):
         return [CPU]
     if CUDA not in available:

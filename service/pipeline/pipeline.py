@@ -65,7 +65,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class EditedImage:
-    """A given image regenerated from its own x_T twice: as it was, and with the edits; activations (m,) each."""
+    """A given image regenerated from its own x_T, as it was and with the edits; activations (m,) each."""
 
     source: Encoding
     edited: Pixels
@@ -166,7 +166,7 @@ class Pipeline:
                 return pixels
         if value is not None:
             self._cache.lying("image")
-        raise UnknownImageError(f"image_id {name[:64]} is not known or no longer kept: send the image again")
+        raise UnknownImageError(f"image_id {name[:64]} is not kept here: send the image again")
 
     async def generate(self, request: GenerateRequest, deadline: float) -> Generation:
         """Sample images under activations that are given, read from an image, or resampled."""
@@ -236,7 +236,7 @@ class Pipeline:
         )
 
     def choose_sources(self, count: int, seed: int) -> list[Pixels]:
-        """`count` of the bundle's reference images, drawn by `seed`. Raises PipelineError beyond their number."""
+        """`count` of the reference images, drawn by `seed`. Raises PipelineError beyond their number."""
         references = self.bundle.pictures.reference_images
         if count > len(references):
             raise PipelineError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import shutil
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from service.app import RunnerFactory, create_app, open_runner
 from service.engine.fake_runner import FakeRunner
 from service.engine.runner import Runner
 from service.settings import SHIPPED_BUNDLE, Settings
+from tests.service.redis_process import Server
 
 
 @contextlib.contextmanager
@@ -123,3 +125,16 @@ def shared_data() -> Path:
     if not directory.is_dir():
         pytest.skip(f"{directory} is missing: Fashion-MNIST is not part of the repository")
     return directory
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.fail("redis-server is not on the PATH: the project's set-up installs it (see CONTRIBUTING.md)")
+    server = Server(program, tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()

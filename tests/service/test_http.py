@@ -92,7 +92,7 @@ def test_every_sampler_draws_a_picture(real: httpx.Client, sampler: str) -> None
     assert pixels.std() > 10
 
 
-def test_inverted_x_T_gives_the_image_back(
+def test_inverted_start_gives_the_image_back(
     real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]
 ) -> None:
     for i in range(3):

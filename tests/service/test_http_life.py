@@ -63,7 +63,8 @@ def test_client_that_leaves_stops_costing_within_one_step(gated: tuple[str, Gate
     parts = urlsplit(url)
     body = json.dumps({"steps": 200, "num_images": 4}).encode()
     with socket.create_connection((parts.hostname, parts.port)) as connection:
-        head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        headers = ("Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
+        head = "\r\n".join(["POST /generate HTTP/1.1", *headers, "", ""])
         connection.sendall(head.encode() + body)
         assert runner.entered.wait(10)
     left = 'patronus_requests_total{endpoint="generate",finished_reason="disconnected"'

@@ -3,62 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import redis
 
 from service.cache.cache import Cache, CacheError
 from service.cache.redis_store import RedisStore, seal, unseal
+from tests.service.redis_process import PASSWORD, Server
 
-PASSWORD = "correct-horse"
-START_S = 20.0
 PATIENT_S = 10.0
 """A timeout of the store that a busy machine does not reach."""
-
-
-class Server:
-    """A redis-server process on a port of its own, that can be stopped and started again, empty."""
-
-    def __init__(self, program: str, directory: Path) -> None:
-        self._program = program
-        self._directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
-
-    def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
-        options += ["--save", "", "--appendonly", "no", "--dir", str(self._directory)]
-        self._process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
-        end = time.monotonic() + START_S
-        while True:
-            try:
-                with self.client() as client:
-                    client.ping()
-                return
-            except redis.RedisError:
-                assert time.monotonic() < end, "redis-server does not answer"
-                time.sleep(0.02)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class Counts:
@@ -75,19 +29,6 @@ class Counts:
 
     def cache_error(self, operation: str) -> None:
         self.events.append("error")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.fail("redis-server is not on the PATH: the project's set-up installs it (see CONTRIBUTING.md)")
-    server = Server(program, tmp_path)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 def make_store(url: str, *, cool_down_s: float = 0.0, timeout_s: float = PATIENT_S) -> RedisStore:

@@ -1,0 +1,73 @@
+"""Services that share a Redis, and what they do without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests.service.conftest import fake_runner, serving
+from tests.service.redis_process import Server
+
+
+@pytest.fixture
+def two_services(server: Server, settings: Settings) -> Iterator[tuple[str, str]]:
+    shared = replace(settings, cache_url=server.url)
+    with serving(shared, fake_runner) as first, serving(shared, fake_runner) as second:
+        yield first, second
+
+
+def is_cached(url: str, data: bytes) -> bool:
+    answer = httpx.post(f"{url}/encode", files={"image": data})
+    assert answer.status_code == 200, answer.text
+    cached: bool = answer.json()["images"][0]["cached"]
+    return cached
+
+
+def cache_errors(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    values = [line.rsplit(" ", 1)[1] for line in lines if line.startswith("patronus_cache_errors_total")]
+    return sum(map(float, values))
+
+
+def test_what_one_service_encoded_the_other_knows(
+    two_services: tuple[str, str], reference_pngs: list[bytes]
+) -> None:
+    first, second = two_services
+    assert is_cached(first, reference_pngs[0]) is False
+    assert is_cached(second, reference_pngs[0]) is True
+    image_id = httpx.post(f"{first}/encode", files={"image": reference_pngs[1]}).json()["images"][0][
+        "image_id"
+    ]
+    assert httpx.post(f"{second}/generate", json={"image_id": image_id, "steps": 1}).status_code == 200
+
+
+def test_wrong_bytes_under_every_key_are_counted_and_computed_anew(
+    two_services: tuple[str, str], server: Server, reference_pngs: list[bytes]
+) -> None:
+    first, _ = two_services
+    right = httpx.post(f"{first}/encode", files={"image": reference_pngs[2]}).json()["images"][0]
+    with server.client() as client:
+        keys = client.keys("*")
+        assert keys
+        for key in keys:  # type: ignore[union-attr]
+            client.set(key, b"rubbish")
+    again = httpx.post(f"{first}/encode", files={"image": reference_pngs[2]}).json()["images"][0]
+    assert again["cached"] is False
+    assert again["activations"] == right["activations"]
+    assert cache_errors(first) >= 1
+
+
+def test_requests_are_answered_while_redis_is_down(
+    two_services: tuple[str, str], server: Server, reference_pngs: list[bytes]
+) -> None:
+    first, _ = two_services
+    assert is_cached(first, reference_pngs[3]) is False
+    server.kill()
+    assert is_cached(first, reference_pngs[3]) is False
+    assert httpx.post(f"{first}/generate", json={"steps": 2}).status_code == 200
+    assert cache_errors(first) >= 1
+    assert httpx.get(f"{first}/readyz").status_code == 200
