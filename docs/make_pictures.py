@@ -43,7 +43,7 @@ async def draw(image: int = 0, num_rows: int = 4) -> None:
 
 async def _edited(pipeline: Pipeline, pixels: Pixels, j: int) -> EditedImage:
     return await pipeline.edit(
-        pixels, [Edit(j, "max")], extrapolate=False, steps=50, deadline=pipeline.deadline_in(600)
+        pixels, [Edit(j, "max")], extrapolate=False, steps=50, rounds=4, deadline=pipeline.deadline_in(600)
     )
 
 

@@ -76,11 +76,11 @@ class AsyncEngine:
 
     async def denoise(self, job: DenoiseJob) -> DenoiseResult:
         """Run a job to its end. Raises EngineError."""
-        return await self._submit(len(job), job, self._core.submit_denoise)
+        return await self._submit(job, self._core.submit_denoise)
 
     async def encode(self, job: EncodeJob) -> EncodeResult:
         """Encode images. Raises EngineError."""
-        return await self._submit(len(job), job, self._core.submit_encode)
+        return await self._submit(job, self._core.submit_encode)
 
     def drain(self) -> None:
         """Take no more work; the thread ends when what it has is done or `drain_timeout_s` is over."""
@@ -110,11 +110,11 @@ class AsyncEngine:
                 if not future.done():
                     future.set_exception(EngineStoppedError("the engine hangs in a step"))
 
-    async def _submit(self, samples: int, job: _J, submit: Callable[[_J, Ticket[R], float], None]) -> R:
+    async def _submit(self, job: _J, submit: Callable[[_J, Ticket[R], float], None]) -> R:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         ticket: Ticket[R] = Ticket(lambda t: _send(loop, future, t))
-        self._post_job(samples, lambda: submit(job, ticket, self._clock()))
+        self._post_job(job, lambda: submit(job, ticket, self._clock()))
         self._outstanding.add(future)
         try:
             return await future
@@ -125,7 +125,9 @@ class AsyncEngine:
         finally:
             self._outstanding.discard(future)
 
-    def _post_job(self, samples: int, submit: Callable[[], None]) -> None:
+    def _post_job(self, job: DenoiseJob | EncodeJob, submit: Callable[[], None]) -> None:
+        samples = len(job)
+
         def take() -> None:
             with self._lock:
                 self._inbox_samples -= samples
@@ -135,7 +137,7 @@ class AsyncEngine:
             if self._state is not EngineState.READY:
                 raise EngineStoppedError(f"the engine is {self._state}")
             waiting = self._inbox_samples
-            if waiting and waiting + samples > self._max_queue:
+            if waiting and waiting + samples > self._max_queue and not job.is_continuation:
                 raise QueueFullError(f"{waiting} of {self._max_queue} places are taken")
             self._inbox_samples += samples
             self._inbox.put(take)

@@ -89,12 +89,12 @@ class EngineCore:
 
     def submit_denoise(self, job: DenoiseJob, ticket: Ticket[DenoiseResult], now: float) -> None:
         """Queue a job; its ticket fails at once where there is no room for it."""
-        if self._has_room(len(job), ticket):
+        if self._has_room(job, ticket):
             self._waiting.append(_Denoising(job, ticket, now, np.empty_like(job.x)))
 
     def submit_encode(self, job: EncodeJob, ticket: Ticket[EncodeResult], now: float) -> None:
         """Queue images to encode; the ticket fails at once where there is no room for them."""
-        if self._has_room(len(job), ticket):
+        if self._has_room(job, ticket):
             self._encodings.append(_Encoding(job, ticket, now))
 
     def cancel(self, ticket: Ticket[DenoiseResult] | Ticket[EncodeResult]) -> None:
@@ -118,11 +118,16 @@ class EngineCore:
             self._retire(now())
         self._report_occupancy()
 
-    def _has_room(self, count: int, ticket: Ticket[DenoiseResult] | Ticket[EncodeResult]) -> bool:
+    def _has_room(
+        self, job: DenoiseJob | EncodeJob, ticket: Ticket[DenoiseResult] | Ticket[EncodeResult]
+    ) -> bool:
+        count, waiting = len(job), self.num_waiting_samples
+        if job.is_continuation:
+            return True
         if count > self._max_queue:
             ticket.fail(JobTooLargeError(f"{count} samples can never fit a queue of {self._max_queue}"))
-        elif self.num_waiting_samples + count > self._max_queue:
-            ticket.fail(QueueFullError(f"{self.num_waiting_samples} of {self._max_queue} places are taken"))
+        elif waiting + count > self._max_queue:
+            ticket.fail(QueueFullError(f"{waiting} of {self._max_queue} places are taken"))
         return not ticket.is_resolved
 
     def _expire(self, now: float) -> None:

@@ -23,7 +23,8 @@ class DenoiseJob:
     """Take n samples through all steps of one table, each under its own activations.
 
     x: (n, C, H, W) where they start; activations: (n, m); noise_seeds: n integers from which each
-    sample's fresh noise is drawn; deadline: in the engine's clock, seconds.
+    sample's fresh noise is drawn; deadline: in the engine's clock, seconds. `is_continuation` marks a
+    later part of a request whose first part was taken: it is not refused when the queue is full.
     """
 
     x: Float32
@@ -31,6 +32,7 @@ class DenoiseJob:
     table: SamplerTable
     noise_seeds: tuple[int, ...]
     deadline: float = math.inf
+    is_continuation: bool = False
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
@@ -46,10 +48,11 @@ class DenoiseJob:
 
 @dataclass(frozen=True, eq=False)
 class EncodeJob:
-    """Encode n images x_0 (n, C, H, W)."""
+    """Encode n images x_0 (n, C, H, W); `is_continuation` as in DenoiseJob."""
 
     x_0: Float32
     deadline: float = math.inf
+    is_continuation: bool = False
 
     def __len__(self) -> int:
         return len(self.x_0)

@@ -19,6 +19,10 @@ LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
 """s of a patch that lies on its prototype; none can be larger (model.encoder.similarity at d = 0)."""
 
 
+EDIT_TOLERANCE = 0.1
+"""An edited activation this near to what was asked is left alone."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """One change: `max` and `min` take the prototype's own 0.99 and 0.01 quantile and no value."""
@@ -79,6 +83,40 @@ def apply_edits(
             pair = float(requested.ravel()[first]), float(used.ravel()[first])
             clampings.append(Clamping(j, *pair, low, high))
     return edited, clampings
+
+
+class EditLoop:
+    """Drives activations until the re-encoded ones reach what was asked, as feedback control.
+
+    The denoiser follows an edit only in part, because the rest of s and x_T pull it back. After each
+    round the shortfall of every edited entry is added to what the denoiser is given, within 0 … 9.21,
+    and the round that came nearest to what was asked is kept. All arrays are (m,).
+    """
+
+    def __init__(self, before: Float32, asked: Float32) -> None:
+        self.asked = asked
+        self.driven = asked.copy()
+        self.best_round = -1
+        self._edited = np.flatnonzero(asked != before)
+        self._best = np.inf
+        self._round = -1
+
+    def observe(self, achieved: Float32) -> bool:
+        """Take in the activations that `driven` led to; returns whether another round is worthwhile.
+
+        It sets `driven` for that round, and `best_round`, counted from 0, if this was the nearest so far.
+        """
+        self._round += 1
+        shortfall = (self.asked - achieved)[self._edited]
+        distance = float(np.abs(shortfall).sum())
+        if distance < self._best:
+            self._best, self.best_round = distance, self._round
+        if not np.any(np.abs(shortfall) > EDIT_TOLERANCE):
+            return False
+        driven = self.driven.copy()
+        driven[self._edited] = np.clip(driven[self._edited] + shortfall, 0.0, LARGEST_ACTIVATION)
+        self.driven = driven
+        return True
 
 
 def _requested(edit: Edit, current: Float32, quantiles: tuple[float, float]) -> npt.NDArray[np.float64]:

@@ -20,7 +20,14 @@ from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
 from service.engine.jobs import DenoiseJob, EncodeJob, Timing
 from service.images import image_id
-from service.pipeline.edits import LARGEST_ACTIVATION, Clamping, Edit, apply_edits, prototype_index
+from service.pipeline.edits import (
+    LARGEST_ACTIVATION,
+    Clamping,
+    Edit,
+    EditLoop,
+    apply_edits,
+    prototype_index,
+)
 from service.pipeline.errors import PipelineError, UnknownImageError
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 
@@ -65,13 +72,19 @@ class Generation:
 
 @dataclass(frozen=True)
 class EditedImage:
-    """A given image regenerated from its own x_T, as it was and with the edits; activations (m,) each."""
+    """A given image regenerated from its own x_T, as it was and with the edits; activations (m,) each.
+
+    asked: the edits applied; driven: what the denoiser was given in the round that is returned, the
+    `rounds`-th at most; achieved: re-encoded from the picture.
+    """
 
     source: Encoding
     edited: Pixels
     reconstruction: Pixels
     asked: Float32
+    driven: Float32
     achieved: Float32
+    rounds: int
     reconstruction_activations: Float32
     clamped: list[Clamping]
     timing: Timing
@@ -127,8 +140,11 @@ class Pipeline:
     def deadline_in(self, seconds: float) -> float:
         return self._engine.deadline_in(seconds)
 
-    async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
-        """Activations and similarity maps of images (C, H, W), known ones from the cache."""
+    async def encode(self, images: Sequence[Pixels], *, is_continuation: bool = False) -> list[Encoding]:
+        """Activations and similarity maps of images (C, H, W), known ones from the cache.
+
+        `is_continuation`: of a request whose work was already taken, not to be refused for a full queue.
+        """
         ids = [image_id(pixels) for pixels in images]
         found: dict[str, Encoding] = {}
         unknown: list[tuple[str, Pixels]] = []
@@ -142,10 +158,10 @@ class Pipeline:
             unknown.append((name, pixels))
         if len(unknown) == 1:
             name, pixels = unknown[0]
-            value = await self._encodings.run(name, lambda: self._encode_and_keep(unknown))
+            value = await self._encodings.run(name, lambda: self._encode_and_keep(unknown, is_continuation))
             found[name] = self._unpacked(pixels, name, value, cached=False)
         elif unknown:
-            joined = await self._encode_and_keep(unknown)
+            joined = await self._encode_and_keep(unknown, is_continuation)
             for i, (name, pixels) in enumerate(unknown):
                 value = joined[i * self._encoding_bytes : (i + 1) * self._encoding_bytes]
                 found[name] = self._unpacked(pixels, name, value, cached=False)
@@ -182,25 +198,57 @@ class Pipeline:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
-        pixels, timing = await self._denoise(table, x, asked, seeds, deadline)
+        pixels, timing = await self._denoise(
+            table, x, asked, seeds, deadline, is_continuation=request.inverted
+        )
         achieved = await self._activations(pixels)
         images = [GeneratedImage(*parts) for parts in zip(pixels, seeds, asked, achieved, strict=True)]
         return Generation(images, clamped, origin, timing)
 
     async def edit(
-        self, pixels: Pixels, edits: Sequence[Edit], *, extrapolate: bool, steps: int, deadline: float
+        self,
+        pixels: Pixels,
+        edits: Sequence[Edit],
+        *,
+        extrapolate: bool,
+        steps: int,
+        rounds: int,
+        deadline: float,
     ) -> EditedImage:
-        """Invert an image under its own s, then regenerate it with s edited, and with s as it was."""
+        """Invert an image under its own s, then regenerate it with s edited, and with s as it was.
+
+        The edited one is generated up to `rounds` times, each correcting the last (`EditLoop`).
+        """
         self._check_steps(steps)
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
         x_T = await self._inverted(pixels, steps)
         table = ddim(self._schedule, steps)
-        both, timing = await self._denoise(
-            table, np.stack([x_T, x_T]), np.stack([asked, source.activations]), (0, 0), deadline
-        )
+        starts, activations = np.stack([x_T, x_T]), np.stack([asked, source.activations])
+        both, timing = await self._denoise(table, starts, activations, (0, 0), deadline, is_continuation=True)
         achieved, reconstructed = await self._activations(both)
-        return EditedImage(source, both[0], both[1], asked, achieved, reconstructed, clamped, timing)
+        loop = EditLoop(source.activations, asked)
+        tries = [(both[0], loop.driven, achieved)]
+        while loop.observe(tries[-1][2]) and len(tries) < rounds:
+            driven = loop.driven
+            again, more = await self._denoise(
+                table, x_T[None], driven[None], (0,), deadline, is_continuation=True
+            )
+            timing = Timing(timing.queue_s + more.queue_s, timing.inference_s + more.inference_s)
+            tries.append((again[0], driven, (await self._activations(again))[0]))
+        edited, driven, achieved = tries[loop.best_round]
+        return EditedImage(
+            source=source,
+            edited=edited,
+            reconstruction=both[1],
+            asked=asked,
+            driven=driven,
+            achieved=achieved,
+            rounds=len(tries),
+            reconstruction_activations=reconstructed,
+            clamped=clamped,
+            timing=timing,
+        )
 
     async def visualize(
         self, prototype: int | str, sources: Sequence[Pixels], *, steps: int, deadline: float
@@ -219,8 +267,10 @@ class Pipeline:
         asked[:, j] = target
         x_T = np.stack(await _together([self._inverted(pixels, steps) for pixels in sources]))
         table = ddim(self._schedule, steps)
-        pixels, _ = await self._denoise(table, x_T, asked, (0,) * len(sources), deadline)
-        results = await self.encode(list(pixels))
+        pixels, _ = await self._denoise(
+            table, x_T, asked, (0,) * len(sources), deadline, is_continuation=True
+        )
+        results = await self.encode(list(pixels), is_continuation=True)
         best = int(np.argmax([known.activations[j] for known in results]))
         box = self.best_box(results[best].similarity_maps[j])
         x0, y0, x1, y1 = box
@@ -306,19 +356,27 @@ class Pipeline:
         return value
 
     async def _denoise(
-        self, table: SamplerTable, x: Float32, s: Float32, seeds: Sequence[int], deadline: float
+        self,
+        table: SamplerTable,
+        x: Float32,
+        s: Float32,
+        seeds: Sequence[int],
+        deadline: float,
+        *,
+        is_continuation: bool,
     ) -> tuple[Pixels, Timing]:
         noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
-        job = DenoiseJob(x, s.astype(np.float32), table, noise_seeds, deadline)
+        job = DenoiseJob(x, s.astype(np.float32), table, noise_seeds, deadline, is_continuation)
         result = await self._engine.denoise(job)
         return from_x_0(result.x), result.timing
 
     async def _activations(self, pixels: Pixels) -> list[Float32]:
-        return [known.activations for known in await self.encode(list(pixels))]
+        return [known.activations for known in await self.encode(list(pixels), is_continuation=True)]
 
-    async def _encode_and_keep(self, images: list[tuple[str, Pixels]]) -> bytes:
+    async def _encode_and_keep(self, images: list[tuple[str, Pixels]], is_continuation: bool) -> bytes:
         """Encoded and packed one after the other, in order."""
-        result = await self._engine.encode(EncodeJob(to_x_0(np.stack([pixels for _, pixels in images]))))
+        x_0 = to_x_0(np.stack([pixels for _, pixels in images]))
+        result = await self._engine.encode(EncodeJob(x_0, is_continuation=is_continuation))
         packed = []
         for i, (name, _) in enumerate(images):
             s, maps = result.activations[i], result.similarity_maps[i]

@@ -104,6 +104,7 @@ def generate_router(context: Context) -> APIRouter:
                 edits_from(body.edits),
                 extrapolate=body.extrapolate,
                 steps=body.steps,
+                rounds=body.rounds,
                 deadline=deadline,
             )
             if wants_png(request):
@@ -156,9 +157,11 @@ def _edit_response(context: Context, edited: EditedImage, files: list[bytes], st
         activations=EditActivations(
             before=numbers(edited.source.activations),
             asked=numbers(edited.asked),
+            driven=numbers(edited.driven),
             achieved=numbers(edited.achieved),
             reconstruction=numbers(edited.reconstruction_activations),
         ),
+        rounds=edited.rounds,
         clamped=_clamped(edited.clamped),
         timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
     )

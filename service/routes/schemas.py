@@ -75,9 +75,12 @@ class GenerateRequestModel(SourceModel):
 
 
 class EditRequest(SourceModel):
+    """`rounds`: how often the edit may be corrected towards what was asked; 1 generates it once."""
+
     edits: Annotated[list[EditModel], Field(min_length=1, max_length=1000)]
     extrapolate: bool = False
     steps: Steps = 20
+    rounds: Annotated[int, Field(ge=1, le=8)] = 4
 
 
 class VisualizeRequest(RequestModel):
@@ -156,8 +159,11 @@ class GenerateResponse(BaseModel):
 
 
 class EditActivations(BaseModel):
+    """`driven`: what the denoiser was given so that `achieved` comes near to `asked`."""
+
     before: list[float]
     asked: list[float]
+    driven: list[float]
     achieved: list[float]
     reconstruction: list[float]
 
@@ -168,6 +174,7 @@ class EditResponse(BaseModel):
     image: str
     reconstruction: str
     activations: EditActivations
+    rounds: int
     clamped: list[ClampingModel]
     timings: Timings
 

@@ -10,7 +10,15 @@ import numpy.typing as npt
 import pytest
 
 from model.bundle import Bundle, Prototype
-from service.pipeline.edits import LARGEST_ACTIVATION, Clamping, Edit, Operation, apply_edits, prototype_index
+from service.pipeline.edits import (
+    LARGEST_ACTIVATION,
+    Clamping,
+    Edit,
+    EditLoop,
+    Operation,
+    apply_edits,
+    prototype_index,
+)
 from service.pipeline.errors import PipelineError, UnknownPrototypeError
 
 Float32 = npt.NDArray[np.float32]
@@ -151,3 +159,27 @@ def test_operation_without_its_value_is_refused(op: Operation) -> None:
 def test_value_for_an_operation_that_takes_none_is_refused(op: Operation) -> None:
     with pytest.raises(PipelineError, match="takes no value"):
         Edit(0, op, 1.0)
+
+
+def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:
+    before = np.array([1.0, 2.0, 3.0], np.float32)
+    asked = np.array([1.0, 4.0, 3.0], np.float32)
+    loop = EditLoop(before, asked)
+    achieved, again, rounds = before, True, 0
+    while again and rounds < 20:
+        achieved = before + 0.5 * (loop.driven - before)  # follows half of every change
+        again = loop.observe(achieved)
+        rounds += 1
+    assert not again
+    assert abs(achieved[1] - 4.0) <= 0.1
+    assert loop.best_round == rounds - 1
+    np.testing.assert_array_equal(loop.driven[[0, 2]], before[[0, 2]])
+
+
+def test_edit_loop_keeps_the_nearest_round_and_stays_within_what_is_possible() -> None:
+    before, asked = np.array([1.0], np.float32), np.array([9.0], np.float32)
+    loop = EditLoop(before, asked)
+    assert loop.observe(np.array([3.0], np.float32))
+    assert loop.driven[0] == pytest.approx(LARGEST_ACTIVATION)
+    assert loop.observe(np.array([2.0], np.float32))
+    assert loop.best_round == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -653,3 +653,13 @@ def test_abort_reaches_the_samples_that_a_dying_runner_was_denoising() -> None:
         bench.tick()
     bench.core.abort(EngineStoppedError("the engine is dead"))
     assert claim.failed_with(EngineStoppedError)
+
+
+def test_continuation_of_taken_work_is_not_refused_when_the_queue_is_full() -> None:
+    bench = Bench(max_queue=2)
+    bench.submit(make_job(1, ddim(SCHEDULE, 2), count=2))
+    assert bench.submit(make_job(2, ddim(SCHEDULE, 2))).failed_with(QueueFullError)
+    later_part = bench.submit(replace(make_job(3, ddim(SCHEDULE, 2)), is_continuation=True))
+    assert later_part.is_open
+    bench.run()
+    assert len(later_part.x) == 1

@@ -127,7 +127,20 @@ def test_edit_returns_the_edited_image_beside_its_reconstruction(
     s = answer["activations"]
     assert picture(answer["image"]).size == picture(answer["reconstruction"]).size == (32, 32)
     assert s["asked"][1:] == s["before"][1:]
+    assert s["driven"][1:] == s["before"][1:]
     assert s["achieved"][0] > s["before"][0]
+    assert 1 <= answer["rounds"] <= 4
+
+
+def test_more_rounds_come_nearer_to_what_an_edit_asks(
+    real: httpx.Client, reference_pngs: list[bytes]
+) -> None:
+    errors = []
+    for rounds in ("1", "4"):
+        data = {"edits": '[{"prototype": 0, "op": "max"}]', "rounds": rounds}
+        s = real.post("/edit", files={"image": reference_pngs[0]}, data=data).json()["activations"]
+        errors.append(abs(s["asked"][0] - s["achieved"][0]))
+    assert errors[1] < errors[0]
 
 
 def test_visualize_finds_the_patch_that_the_prototype_matches(

@@ -53,7 +53,7 @@ def test_wrong_bytes_under_every_key_are_counted_and_computed_anew(
     with server.client() as client:
         keys = client.keys("*")
         assert keys
-        for key in keys:  # type: ignore[union-attr]
+        for key in keys:
             client.set(key, b"rubbish")
     again = httpx.post(f"{first}/encode", files={"image": reference_pngs[2]}).json()["images"][0]
     assert again["cached"] is False
