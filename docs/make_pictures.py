@@ -26,7 +26,7 @@ HEADINGS = ("image", "reconstruction", "edited", "prototype", "where")
 
 
 async def draw(image: int = 0, num_rows: int = 4) -> None:
-    """example.png, a test image to send; edits.png, the edits that change it most visibly."""
+    """example.png, a test image to send; edits.png, edits that gain most for the pixels they change."""
     bundle = Bundle.load(SHIPPED_BUNDLE)
     metrics = Metrics()
     core = EngineCore(OnnxRunner(bundle, device="cpu", max_batch=32), max_queue=1024, observer=metrics)
@@ -36,7 +36,7 @@ async def draw(image: int = 0, num_rows: int = 4) -> None:
         pixels = bundle.pictures.reference_images[image]
         to_picture(pixels).save(DOCS / "example.png")
         edits = [(j, await _edited(pipeline, pixels, j)) for j in range(bundle.config.num_prototypes)]
-        edits.sort(key=lambda pair: -_change(pair[1]))
+        edits.sort(key=lambda pair: -_gain(*pair) / _change(pair[1]))
         rows = [await _row(pipeline, j, edited) for j, edited in edits[:num_rows]]
     _compose(rows).save(DOCS / "edits.png")
 
@@ -47,8 +47,15 @@ async def _edited(pipeline: Pipeline, pixels: Pixels, j: int) -> EditedImage:
     )
 
 
+def _gain(j: int, edited: EditedImage) -> float:
+    """How much the prototype's activation rose over the reconstruction's."""
+    return float(edited.achieved[j] - edited.reconstruction_activations[j])
+
+
 def _change(edited: EditedImage) -> float:
-    return float(np.abs(edited.edited.astype(float) - edited.reconstruction.astype(float)).mean())
+    """Mean absolute difference to the reconstruction in gray levels, at least 4: less is hard to see."""
+    difference = np.abs(edited.edited.astype(float) - edited.reconstruction.astype(float)).mean()
+    return max(float(difference), 4.0)
 
 
 async def _row(pipeline: Pipeline, j: int, edited: EditedImage) -> tuple[str, list[Image.Image]]:
