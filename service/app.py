@@ -32,7 +32,7 @@ from service.routes.health import health_router
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
 from service.routes.visualize import visualize_router
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,14 @@ def open_runner(bundle: Bundle, settings: Settings) -> Runner:
 def open_store(settings: Settings) -> Store:
     if settings.cache_url.startswith("memory://"):
         return MemoryStore(max_bytes=settings.cache_bytes)
-    return RedisStore(settings.cache_url, ttl_s=settings.cache_ttl_s)
+    try:
+        return RedisStore(settings.cache_url, ttl_s=settings.cache_ttl_s)
+    except ValueError as error:  # the URL itself is not repeated: it may hold a password
+        raise SettingsError(f"PATRONUS_CACHE_URL is not a usable Redis URL: {error}") from error
 
 
 def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
-    """The application over one bundle. Raises BundleError or DeviceError where it cannot be served."""
+    """The application over one bundle. Raises BundleError, DeviceError or SettingsError."""
     bundle = Bundle.load(settings.bundle)
     metrics = Metrics()
     runner = make_runner(bundle, settings)

@@ -56,10 +56,12 @@ def status_of(error: Exception) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def finished_reason(status: int) -> str:
-    """The `finished_reason` label of a request that ended with this status."""
+def finished_reason(status: int, error: Exception | None = None) -> str:
+    """The `finished_reason` label of a request that ended with this status, because of this error."""
     if status < 400:
         return "ok"
+    if isinstance(error, OutOfMemoryError):
+        return "oom"
     return {500: "error", 504: "deadline"}.get(status, "rejected")
 
 

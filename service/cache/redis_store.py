@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.cache.cache import CacheError
 
@@ -65,6 +65,8 @@ class RedisStore:
             raise CacheError("Redis failed a moment ago and is left alone")
         try:
             return await function(*arguments, **options)
+        except ResponseError as error:  # Redis answered; this key holds no string, say
+            raise CacheError(f"Redis: {error}") from error
         except (RedisError, OSError, TimeoutError, ValueError) as error:
             self._closed_until = self._clock() + self._cool_down_s
             raise CacheError(f"Redis: {type(error).__name__}: {error}") from error

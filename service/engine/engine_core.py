@@ -17,6 +17,7 @@ from service.engine.errors import (
     JobCancelledError,
     JobTooLargeError,
     NonFiniteOutputError,
+    OutOfMemoryError,
     QueueFullError,
     StepFailedError,
 )
@@ -253,6 +254,8 @@ def _failure(
     for i in positions:
         if i in errors:
             log.error("the network failed for one sample", exc_info=errors[i])
+            if isinstance(errors[i], OutOfMemoryError):
+                return OutOfMemoryError("the device has no memory for even one sample")
             return StepFailedError(f"the network failed: {type(errors[i]).__name__}")
         if not finite[i]:
             return NonFiniteOutputError("the network gave a value that is not finite")

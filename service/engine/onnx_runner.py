@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 
+Provider = str | tuple[str, dict[str, str]]
+
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 ENCODER_OUTPUTS = ["activations", "similarity_maps"]
@@ -99,7 +101,7 @@ def bucket_sizes(max_batch: int) -> tuple[int, ...]:
     return tuple(sorted(sizes))
 
 
-def _providers(device: Device) -> list[str]:
+def _providers(device: Device) -> list[Provider]:
     available = ort.get_available_providers()
     if device != "cpu" and CUDA in available:
         ort.preload_dlls()  # the CUDA libraries that came as Python packages
@@ -109,11 +111,13 @@ def _providers(device: Device) -> list[str]:
         raise DeviceError(
             f"device cuda was asked for, but ONNX Runtime here offers {', '.join(available)} only"
         )
-    return [CUDA, CPU]
+    # No TF32, and no search that may choose another algorithm for every batch size: the same seed
+    # must give the same image in any company.
+    return [(CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), CPU]
 
 
 def _open_session(
-    bundle: Bundle, file: str, providers: Sequence[str], num_threads: int
+    bundle: Bundle, file: str, providers: Sequence[Provider], num_threads: int
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads

@@ -148,8 +148,9 @@ class Pipeline:
         ids = [image_id(pixels) for pixels in images]
         found: dict[str, Encoding] = {}
         unknown: list[tuple[str, Pixels]] = []
-        for name, pixels in dict(zip(ids, images, strict=True)).items():
-            value = await self._cache.get("encode", name)
+        distinct = dict(zip(ids, images, strict=True))
+        values = await asyncio.gather(*(self._cache.get("encode", name) for name in distinct))
+        for (name, pixels), value in zip(distinct.items(), values, strict=True):
             if value is not None and len(value) == self._encoding_bytes:
                 found[name] = self._unpacked(pixels, name, value, cached=True)
                 continue
@@ -169,8 +170,8 @@ class Pipeline:
 
     async def remember(self, images: Sequence[Pixels]) -> None:
         """Keep images so that `recall` finds them by their image_id."""
-        for pixels in images:
-            await self._cache.set("image", image_id(pixels), pixels.tobytes())
+        kept = ((image_id(pixels), pixels.tobytes()) for pixels in images)
+        await asyncio.gather(*(self._cache.set("image", name, value) for name, value in kept))
 
     async def recall(self, name: str) -> Pixels:
         """The pixels that were given `name` as their image_id. Raises UnknownImageError."""
@@ -251,7 +252,13 @@ class Pipeline:
         )
 
     async def visualize(
-        self, prototype: int | str, sources: Sequence[Pixels], *, steps: int, deadline: float
+        self,
+        prototype: int | str,
+        sources: Sequence[Pixels],
+        *,
+        steps: int,
+        deadline: float,
+        is_continuation: bool = False,
     ) -> Visualization:
         """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
 
@@ -260,12 +267,15 @@ class Pipeline:
         """
         self._check_steps(steps)
         j = prototype_index(self.bundle, prototype)
-        encodings = await self.encode(sources)
-        references = await self.encode(list(self.bundle.pictures.reference_images))
-        target = max(float(known.activations[j]) for known in [*encodings, *references])
+        references = list(self.bundle.pictures.reference_images)
+        known_images = await self.encode([*sources, *references], is_continuation=is_continuation)
+        encodings = known_images[: len(sources)]
+        target = max(float(known.activations[j]) for known in known_images)
         asked = np.stack([known.activations for known in encodings])
         asked[:, j] = target
-        x_T = np.stack(await _together([self._inverted(pixels, steps) for pixels in sources]))
+        x_T = np.stack(
+            await _together([self._inverted(pixels, steps, is_continuation) for pixels in sources])
+        )
         table = ddim(self._schedule, steps)
         pixels, _ = await self._denoise(
             table, x_T, asked, (0,) * len(sources), deadline, is_continuation=True
@@ -335,7 +345,7 @@ class Pipeline:
         drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
         return np.concatenate(drawn), "resampled_from_training_statistics"
 
-    async def _inverted(self, pixels: Pixels, steps: int) -> Float32:
+    async def _inverted(self, pixels: Pixels, steps: int, is_continuation: bool = False) -> Float32:
         """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""
         key = f"ddim-{steps}:{image_id(pixels)}"
         num_bytes = pixels.size * 4
@@ -344,13 +354,16 @@ class Pipeline:
             self._cache.lying("invert")
             value = None
         if value is None:
-            value = await self._inversions.run(key, lambda: self._invert_and_keep(pixels, steps, key))
+            value = await self._inversions.run(
+                key, lambda: self._invert_and_keep(pixels, steps, key, is_continuation)
+            )
         return np.frombuffer(value, np.float32).reshape(pixels.shape)
 
-    async def _invert_and_keep(self, pixels: Pixels, steps: int, key: str) -> bytes:
-        s = (await self.encode([pixels]))[0].activations
+    async def _invert_and_keep(self, pixels: Pixels, steps: int, key: str, is_continuation: bool) -> bytes:
+        s = (await self.encode([pixels], is_continuation=is_continuation))[0].activations
         # No deadline: several requests may wait for it, each with its own; it ends when none does.
-        job = DenoiseJob(to_x_0(pixels)[None], s[None], ddim_inversion(self._schedule, steps), (0,))
+        table = ddim_inversion(self._schedule, steps)
+        job = DenoiseJob(to_x_0(pixels)[None], s[None], table, (0,), is_continuation=is_continuation)
         value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value
@@ -380,9 +393,9 @@ class Pipeline:
         packed = []
         for i, (name, _) in enumerate(images):
             s, maps = result.activations[i], result.similarity_maps[i]
-            packed.append(s.astype(np.float32).tobytes() + maps.astype(np.float32).tobytes())
-            await self._cache.set("encode", name, packed[-1])
-        return b"".join(packed)
+            packed.append((name, s.astype(np.float32).tobytes() + maps.astype(np.float32).tobytes()))
+        await asyncio.gather(*(self._cache.set("encode", name, value) for name, value in packed))
+        return b"".join(value for _, value in packed)
 
     @property
     def _encoding_bytes(self) -> int:

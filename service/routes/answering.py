@@ -65,7 +65,7 @@ async def answer(
         raise
     except Exception as error:
         status = status_of(error)
-        reason = finished_reason(status)
+        reason = finished_reason(status, error)
         if status == 500:
             log.exception("%s failed", endpoint)
         return problem_from(error)

@@ -107,6 +107,7 @@ def generate_router(context: Context) -> APIRouter:
                 rounds=body.rounds,
                 deadline=deadline,
             )
+            await pipeline.remember([pixels])
             if wants_png(request):
                 return png_response(await off_loop(lambda: encode_png(edited.edited)))
             files_out = await off_loop(

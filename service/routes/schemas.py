@@ -111,6 +111,8 @@ class Timings(BaseModel):
 
 
 class ClampingModel(BaseModel):
+    """One edit that was clamped; of several images, the one that it changed most."""
+
     prototype: int
     requested: float
     used: float

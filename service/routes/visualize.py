@@ -43,10 +43,17 @@ def visualize_router(context: Context) -> APIRouter:
                 raise ProblemError(422, "give images or num_samples, not both")
             if not sources:
                 sources = pipeline.choose_sources(body.num_samples or DEFAULT_NUM_SAMPLES, body.seed)
-            found = [
-                await pipeline.visualize(prototype, sources, steps=body.steps, deadline=deadline)
-                for prototype in body.prototypes
-            ]
+            found: list[Visualization] = []
+            for prototype in body.prototypes:
+                found.append(
+                    await pipeline.visualize(
+                        prototype,
+                        sources,
+                        steps=body.steps,
+                        deadline=deadline,
+                        is_continuation=bool(found),
+                    )
+                )
             if wants_png(request):
                 return png_response(await off_loop(lambda: grid_png([item.enhanced for item in found])))
             described = await off_loop(lambda: [_described(context, item) for item in found])

@@ -130,6 +130,8 @@ def test_edit_returns_the_edited_image_beside_its_reconstruction(
     assert s["driven"][1:] == s["before"][1:]
     assert s["achieved"][0] > s["before"][0]
     assert 1 <= answer["rounds"] <= 4
+    again = real.post("/generate", json={"image_id": answer["image_id"], "steps": 1})
+    assert again.status_code == 200
 
 
 def test_more_rounds_come_nearer_to_what_an_edit_asks(

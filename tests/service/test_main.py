@@ -53,6 +53,7 @@ def wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
         ("PATRONUS_MAX_BATCH", "0"),
         ("PATRONUS_BUNDLE", "/nowhere"),
         ("PATRONUS_COLOUR", "red"),
+        ("PATRONUS_CACHE_URL", "redis://localhost:port"),
     ],
 )
 def test_bad_setting_stops_start_up_and_names_itself(variable: str, value: str) -> None:

@@ -121,6 +121,21 @@ def test_key_that_holds_no_string_is_an_error_and_a_miss(server: Server) -> None
     asyncio.run(scenario())
 
 
+def test_key_that_holds_no_string_is_healed_by_the_next_write(server: Server) -> None:
+    with server.client() as client:
+        client.rpush("key", b"item")
+
+    async def scenario() -> None:
+        store = make_store(server.url, cool_down_s=1000.0)
+        with pytest.raises(CacheError):
+            await store.get("key")
+        await store.set("key", b"value")
+        assert await store.get("key") == b"value"
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_restart_of_redis_costs_what_it_held_and_nothing_more(server: Server) -> None:
     async def scenario() -> None:
         counts = Counts()
