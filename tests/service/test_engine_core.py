@@ -622,7 +622,7 @@ def test_memory_for_not_even_one_row_fails_the_job() -> None:
     bench = Bench(SmallMemory(fits=0, max_batch=4))
     claim = bench.submit(make_job(1, ddim(SCHEDULE, 2), count=2))
     bench.tick()
-    assert claim.failed_with(StepFailedError)
+    assert claim.failed_with(OutOfMemoryError)
     assert not bench.core.has_work
 
 
