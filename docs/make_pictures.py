@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from model.bundle import Bundle
-from model.transforms import Pixels, to_picture
+from model.transforms import Pixels, crop, to_picture
 from service.cache.cache import Cache
 from service.cache.memory_store import MemoryStore
 from service.engine.async_engine import AsyncEngine
@@ -60,8 +60,7 @@ def _change(edited: EditedImage) -> float:
 
 async def _row(pipeline: Pipeline, j: int, edited: EditedImage) -> tuple[str, list[Image.Image]]:
     pictures = pipeline.bundle.pictures
-    x0, y0, x1, y1 = pictures.exemplar_boxes[j].tolist()
-    patch = to_picture(np.ascontiguousarray(pictures.exemplar_images[j][:, y0:y1, x0:x1]))
+    patch = to_picture(crop(pictures.exemplar_images[j], pictures.exemplar_boxes[j]))
     (result,) = await pipeline.encode([edited.edited])
     where = _tile(to_picture(edited.edited)).convert("RGB")
     scale = SIZE / edited.edited.shape[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
@@ -45,3 +47,9 @@ def to_picture(pixels: Pixels) -> Image.Image:
     """uint8 pixels (C, H, W) as a gray or RGB picture."""
     channels = pixels.shape[0]
     return Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0))
+
+
+def crop(pixels: Pixels, box: Sequence[int]) -> Pixels:
+    """The part of pixels (C, H, W) inside box (x0, y0, x1, y1), ends exclusive."""
+    x0, y0, x1, y1 = (int(side) for side in box)
+    return np.ascontiguousarray(pixels[:, y0:y1, x0:x1])

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,10 @@ def export_bundle(
                 "torch": torch.__version__,
             },
         )
-        Bundle.load(directory)
+        bundle = replace(Bundle.load(directory), directory=out)
         if out.exists():
             shutil.rmtree(out)
         directory.rename(out)
-    bundle = Bundle.load(out)
     size = sum(path.stat().st_size for path in out.iterdir())
     log.info("wrote %s: %.2f MiB, digest %s", out, size / 2**20, bundle.digest[:12])
     return bundle

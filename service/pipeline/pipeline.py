@@ -14,7 +14,7 @@ from model.bundle import Bundle
 from model.receptive_field import Box
 from model.samplers import NO_CLIP, Sampler, SamplerTable, ddim, ddim_inversion, sampler_table
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, from_x_0, to_x_0
+from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
@@ -157,12 +157,13 @@ class Pipeline:
             if value is not None:
                 self._cache.lying("encode")
             unknown.append((name, pixels))
-        if len(unknown) == 1:
-            name, pixels = unknown[0]
-            value = await self._encodings.run(name, lambda: self._encode_and_keep(unknown, is_continuation))
-            found[name] = self._unpacked(pixels, name, value, cached=False)
-        elif unknown:
-            joined = await self._encode_and_keep(unknown, is_continuation)
+        if unknown:
+            if len(unknown) == 1:
+                joined = await self._encodings.run(
+                    unknown[0][0], lambda: self._encode_and_keep(unknown, is_continuation)
+                )
+            else:
+                joined = await self._encode_and_keep(unknown, is_continuation)
             for i, (name, pixels) in enumerate(unknown):
                 value = joined[i * self._encoding_bytes : (i + 1) * self._encoding_bytes]
                 found[name] = self._unpacked(pixels, name, value, cached=False)
@@ -189,11 +190,12 @@ class Pipeline:
         """Sample images under activations that are given, read from an image, or resampled."""
         self._check_generate(request)
         seeds = sample_seeds(request.seed, request.num_images)
-        asked, origin = await self._asked(request, seeds)
+        source = None if request.pixels is None else (await self.encode([request.pixels]))[0]
+        asked, origin = self._asked(request, source, seeds)
         asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
         if request.inverted:
-            assert request.pixels is not None  # checked above
-            x_T = await self._inverted(request.pixels, request.steps)
+            assert source is not None  # checked above
+            x_T = await self._inverted(source, request.steps)
             x = np.repeat(x_T[None], request.num_images, axis=0)
         else:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
@@ -223,7 +225,7 @@ class Pipeline:
         self._check_steps(steps)
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
-        x_T = await self._inverted(pixels, steps)
+        x_T = await self._inverted(source, steps)
         table = ddim(self._schedule, steps)
         starts, activations = np.stack([x_T, x_T]), np.stack([asked, source.activations])
         both, timing = await self._denoise(table, starts, activations, (0, 0), deadline, is_continuation=True)
@@ -274,7 +276,7 @@ class Pipeline:
         asked = np.stack([known.activations for known in encodings])
         asked[:, j] = target
         x_T = np.stack(
-            await _together([self._inverted(pixels, steps, is_continuation) for pixels in sources])
+            await _together([self._inverted(known, steps, is_continuation) for known in encodings])
         )
         table = ddim(self._schedule, steps)
         pixels, _ = await self._denoise(
@@ -283,13 +285,12 @@ class Pipeline:
         results = await self.encode(list(pixels), is_continuation=True)
         best = int(np.argmax([known.activations[j] for known in results]))
         box = self.best_box(results[best].similarity_maps[j])
-        x0, y0, x1, y1 = box
         return Visualization(
             prototype=j,
             target=target,
             source=sources[best],
             enhanced=pixels[best],
-            patch=np.ascontiguousarray(pixels[best][:, y0:y1, x0:x1]),
+            patch=crop(pixels[best], box),
             box=box,
             before=float(encodings[best].activations[j]),
             after=float(results[best].activations[j]),
@@ -334,36 +335,37 @@ class Pipeline:
         if not 1 <= steps <= self._schedule.num_timesteps:
             raise PipelineError(f"steps must be 1 to {self._schedule.num_timesteps}, not {steps}")
 
-    async def _asked(self, request: GenerateRequest, seeds: Sequence[int]) -> tuple[Float32, Origin]:
+    def _asked(
+        self, request: GenerateRequest, source: Encoding | None, seeds: Sequence[int]
+    ) -> tuple[Float32, Origin]:
         """Activations (n, m) before edits, and where they come from."""
-        if request.pixels is not None:
-            s = (await self.encode([request.pixels]))[0].activations
-            return np.repeat(s[None], len(seeds), axis=0), "image"
+        if source is not None:
+            return np.repeat(source.activations[None], len(seeds), axis=0), "image"
         if request.activations is not None:
             return np.repeat(request.activations[None], len(seeds), axis=0), "request"
         resample = self.bundle.statistics.resample
         drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
         return np.concatenate(drawn), "resampled_from_training_statistics"
 
-    async def _inverted(self, pixels: Pixels, steps: int, is_continuation: bool = False) -> Float32:
+    async def _inverted(self, source: Encoding, steps: int, is_continuation: bool = False) -> Float32:
         """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""
-        key = f"ddim-{steps}:{image_id(pixels)}"
-        num_bytes = pixels.size * 4
+        key = f"ddim-{steps}:{source.image_id}"
+        num_bytes = source.pixels.size * 4
         value = await self._cache.get("invert", key)
         if value is not None and len(value) != num_bytes:
             self._cache.lying("invert")
             value = None
         if value is None:
             value = await self._inversions.run(
-                key, lambda: self._invert_and_keep(pixels, steps, key, is_continuation)
+                key, lambda: self._invert_and_keep(source, steps, key, is_continuation)
             )
-        return np.frombuffer(value, np.float32).reshape(pixels.shape)
+        return np.frombuffer(value, np.float32).reshape(source.pixels.shape)
 
-    async def _invert_and_keep(self, pixels: Pixels, steps: int, key: str, is_continuation: bool) -> bytes:
-        s = (await self.encode([pixels], is_continuation=is_continuation))[0].activations
+    async def _invert_and_keep(self, source: Encoding, steps: int, key: str, is_continuation: bool) -> bytes:
+        x, s = to_x_0(source.pixels)[None], source.activations[None]
         # No deadline: several requests may wait for it, each with its own; it ends when none does.
         table = ddim_inversion(self._schedule, steps)
-        job = DenoiseJob(to_x_0(pixels)[None], s[None], table, (0,), is_continuation=is_continuation)
+        job = DenoiseJob(x, s, table, (0,), is_continuation=is_continuation)
         value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value

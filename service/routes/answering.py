@@ -101,7 +101,7 @@ async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 
 
 def json_response(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(exclude_none=False), media_type="application/json")
+    return Response(body.model_dump_json(), media_type="application/json")
 
 
 def png_response(data: bytes) -> Response:
@@ -122,8 +122,3 @@ def numbers(values: np.ndarray) -> list[Any]:
 
 def timings(queue_s: float, inference_s: float, total_s: float) -> Timings:
     return Timings(queue_s=round(queue_s, 6), inference_s=round(inference_s, 6), total_s=round(total_s, 6))
-
-
-async def off_loop(function: Callable[[], T]) -> T:
-    """Run picture coding in a thread."""
-    return await asyncio.to_thread(function)

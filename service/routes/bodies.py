@@ -85,6 +85,14 @@ async def read_source(
     return pictures[0] if pictures else None
 
 
+def check_limits(settings: Settings, *, steps: int, num_images: int = 1) -> None:
+    """Raises ProblemError where a request asks for more than the settings allow."""
+    if steps > settings.max_steps:
+        raise ProblemError(422, f"steps must be 1 to {settings.max_steps}, not {steps}")
+    if num_images > settings.max_images:
+        raise ProblemError(422, f"num_images must be 1 to {settings.max_images}, not {num_images}")
+
+
 async def _read_form(request: Request, max_files: int) -> tuple[dict[str, Any], list[bytes]]:
     values: dict[str, Any] = {}
     files: list[bytes] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -19,12 +20,11 @@ from service.routes.answering import (
     answer,
     json_response,
     numbers,
-    off_loop,
     png_response,
     timings,
     wants_png,
 )
-from service.routes.bodies import read_body, read_source
+from service.routes.bodies import check_limits, read_body, read_source
 from service.routes.openapi import PNG_OR_JSON, body_of
 from service.routes.schemas import (
     ClampingModel,
@@ -36,7 +36,6 @@ from service.routes.schemas import (
     GenerateRequestModel,
     GenerateResponse,
 )
-from service.settings import Settings
 
 
 def generate_router(context: Context) -> APIRouter:
@@ -55,7 +54,7 @@ def generate_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, GenerateRequestModel, max_files=1)
-            _check_limits(body.steps, body.num_images, settings)
+            check_limits(settings, steps=body.steps, num_images=body.num_images)
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
             if pixels is not None and body.activations is not None:
                 raise ProblemError(422, "give an image or activations, not both")
@@ -77,8 +76,8 @@ def generate_router(context: Context) -> APIRouter:
             )
             pictures = [image.pixels for image in generation.images]
             if wants_png(request):
-                return png_response(await off_loop(lambda: grid_png(pictures)))
-            files_out = await off_loop(lambda: [encode_png(picture) for picture in pictures])
+                return png_response(await asyncio.to_thread(lambda: grid_png(pictures)))
+            files_out = await asyncio.to_thread(lambda: [encode_png(picture) for picture in pictures])
             return json_response(_generate_response(context, generation, files_out, started))
 
         return await answer(context, request, "generate", work)
@@ -95,7 +94,7 @@ def generate_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, EditRequest, max_files=1)
-            _check_limits(body.steps, 1, settings)
+            check_limits(settings, steps=body.steps)
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
             if pixels is None:
                 raise ProblemError(422, "give an image: as file, base64 or image_id")
@@ -109,8 +108,8 @@ def generate_router(context: Context) -> APIRouter:
             )
             await pipeline.remember([pixels])
             if wants_png(request):
-                return png_response(await off_loop(lambda: encode_png(edited.edited)))
-            files_out = await off_loop(
+                return png_response(await asyncio.to_thread(lambda: encode_png(edited.edited)))
+            files_out = await asyncio.to_thread(
                 lambda: [encode_png(p) for p in (edited.edited, edited.reconstruction)]
             )
             return json_response(_edit_response(context, edited, files_out, started))
@@ -122,13 +121,6 @@ def generate_router(context: Context) -> APIRouter:
 
 def edits_from(models: Sequence[EditModel]) -> list[Edit]:
     return [Edit(model.prototype, model.op, model.value) for model in models]
-
-
-def _check_limits(steps: int, num_images: int, settings: Settings) -> None:
-    if steps > settings.max_steps:
-        raise ProblemError(422, f"steps must be 1 to {settings.max_steps}, not {steps}")
-    if num_images > settings.max_images:
-        raise ProblemError(422, f"num_images must be 1 to {settings.max_images}, not {num_images}")
 
 
 def _generate_response(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from model.bundle import Bundle
 from model.statistics import QUANTILE_LEVELS
+from model.transforms import Pixels, crop
 from service.images import encode_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.routes.answering import Context, answer, json_response, png_response, wants_png
@@ -84,6 +85,5 @@ def _described(bundle: Bundle, j: int) -> PrototypeModel:
     )
 
 
-def _patch(bundle: Bundle, j: int) -> np.ndarray:
-    x0, y0, x1, y1 = bundle.pictures.exemplar_boxes[j].tolist()
-    return np.ascontiguousarray(bundle.pictures.exemplar_images[j][:, y0:y1, x0:x1])
+def _patch(bundle: Bundle, j: int) -> Pixels:
+    return crop(bundle.pictures.exemplar_images[j], bundle.pictures.exemplar_boxes[j])

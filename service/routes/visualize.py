@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,8 +12,8 @@ from service.images import encode_png, grid_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.pipeline import Visualization
 from service.problems import ProblemError
-from service.routes.answering import Context, answer, json_response, off_loop, png_response, wants_png
-from service.routes.bodies import read_body, read_images
+from service.routes.answering import Context, answer, json_response, png_response, wants_png
+from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.openapi import PNG_OR_JSON, body_of
 from service.routes.schemas import VisualizedPrototype, VisualizeRequest, VisualizeResponse
 
@@ -34,8 +36,7 @@ def visualize_router(context: Context) -> APIRouter:
 
         async def work(deadline: float) -> Response:
             body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
-            if body.steps > settings.max_steps:
-                raise ProblemError(422, f"steps must be 1 to {settings.max_steps}, not {body.steps}")
+            check_limits(settings, steps=body.steps)
             for prototype in body.prototypes:
                 prototype_index(pipeline.bundle, prototype)
             sources = await read_images(body.images or [], files, pipeline, settings)
@@ -55,8 +56,10 @@ def visualize_router(context: Context) -> APIRouter:
                     )
                 )
             if wants_png(request):
-                return png_response(await off_loop(lambda: grid_png([item.enhanced for item in found])))
-            described = await off_loop(lambda: [_described(context, item) for item in found])
+                return png_response(
+                    await asyncio.to_thread(lambda: grid_png([item.enhanced for item in found]))
+                )
+            described = await asyncio.to_thread(lambda: [_described(context, item) for item in found])
             return json_response(VisualizeResponse(model=context.model, prototypes=described))
 
         return await answer(context, request, "visualize", work)
