@@ -1,4 +1,4 @@
-"""Data sets in their official formats, as uint8 arrays ready for the network."""
+"""Fashion-MNIST in its four official idx files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import urllib.error
 import urllib.request
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from model.config import ImageConfig
-from model.transforms import Pixels, to_pixels
+from model.transforms import to_pixels
+from training.data.dataset import DataError, Dataset
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +32,6 @@ FASHION_MNIST_SHA256 = {
     "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
     "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
-
-
-class DataError(Exception):
-    """A data file is missing or is not what its format says; the message names file and remedy."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One split: pixels (N, C, H, W) uint8 as the model takes them, labels (N,) int64."""
-
-    pixels: Pixels
-    labels: npt.NDArray[np.int64]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
 
 def load_fashion_mnist(directory: Path, split: str, config: ImageConfig) -> Dataset:
