@@ -4,106 +4,121 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from model.config import config_from_dict, config_to_dict
+from model.config import ConfigError, config_from_dict, config_to_dict
 from model.patronus import Patronus
 from model.samplers import ddim, ddim_inversion
 from model.schedule import NoiseSchedule
 from model.transforms import from_x_0
+from training.batches import Batches
 from training.config import TrainConfig
 from training.data import Dataset
 from training.ema import ExponentialMovingAverage
-from training.losses import (
-    activation_correlation,
-    decorrelation_loss,
-    denoising_loss,
-    nearest_patch_loss,
-)
+from training.initialisation import initialise_encoder, initialise_prototypes
+from training.losses import activation_correlation, denoising_loss, nearest_patch_loss
+from training.objective import Losses, Objective
 from training.picture_grid import picture_grid
-from training.prototype_init import initialise_prototypes
 from training.sampling import run_table
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 PARENT = "parent.json"
+NUM_FIRST_IMAGES = 512
+"""Images from which prototypes start, and at most as many on which the log measures the average."""
 
 
 class CheckpointError(Exception):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
 
 
-@dataclass(frozen=True)
-class StepMetrics:
-    """What one optimiser step measured; losses are means over the batch."""
-
-    denoising: Tensor
-    nearest_patch: Tensor
-    decorrelation: Tensor
-    raw_spread: Tensor
-    grad_norm: Tensor
-
-
 class Trainer:
     """One run: model, average, optimiser, and the step counter that all randomness follows from.
 
-    Randomness of a step is seeded by (seed, step) alone, so a run resumed from a checkpoint
-    continues exactly as if it had not been stopped.
+    Randomness of a step is seeded by (seed, step) alone and drawn for the batch of all processes
+    together, so a run resumed from a checkpoint continues exactly as if it had not been stopped, and
+    any number of processes takes the same steps. Raises ConfigError where they cannot share a batch.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, directory: Path, device: str) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, directory: Path, accelerator: Accelerator
+    ) -> None:
         self.config = config
         self.directory = directory
-        self.device = torch.device(device)
-        self.pixels = torch.from_numpy(dataset.pixels).to(self.device)
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        if config.batch_size % accelerator.num_processes:
+            raise ConfigError(
+                f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes: "
+                "make it a multiple of their number"
+            )
+        self.batches = Batches(
+            dataset.pixels,
+            size=config.batch_size,
+            seed=config.seed,
+            device=self.device,
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        )
         torch.manual_seed(config.seed)
         # Tensor cores want channels last; on a CPU without bf16 units the default layout is faster.
         cuda = self.device.type == "cuda"
         self.memory_format = torch.channels_last if cuda else torch.contiguous_format
         self.patronus = Patronus(config.model).to(self.device)
         self.patronus.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        initialise_encoder(self.patronus, config.encoder_init)
+        first_images = self._x_0(self.batches.sample(NUM_FIRST_IMAGES))
+        initialise_prototypes(self.patronus, first_images, config.prototype_init, seed=config.seed)
+        self._objective = Objective(self.patronus, config)
+        if config.model.denoiser.standardize:
+            with torch.no_grad():
+                self._objective.update_statistics(self.patronus.encoder(first_images)[0], momentum=1.0)
         self.optimizer = torch.optim.AdamW(
             self.patronus.parameters(),
-            lr=config.learning_rate,
-            betas=(config.beta_1, config.beta_2),
-            weight_decay=config.weight_decay,
+            lr=config.optimizer.learning_rate,
+            betas=(config.optimizer.beta_1, config.optimizer.beta_2),
+            weight_decay=config.optimizer.weight_decay,
             fused=True,
         )
         self.step = 0
-        first_batch = self._images(self._indices(0))
-        initialise_prototypes(self.patronus, first_batch, seed=config.seed)
-        if config.model.denoiser.standardize:
-            with torch.no_grad():
-                self._update_statistics(self.patronus.encoder(first_batch)[0], momentum=1.0)
         self.ema = ExponentialMovingAverage(self.patronus, config.ema_decay)
+        # The optimizer stays as it is: what Accelerate would add (scaling, skipped steps) is for float16.
+        self.objective = accelerator.prepare_model(self._objective)
 
     def run(self, *, until_step: int | None = None) -> None:
         """Train to the last step (or `until_step`), logging, sampling and saving on the way."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "config.json").write_text(json.dumps(config_to_dict(self.config), indent=2) + "\n")
-        last = min(self.config.num_steps, until_step or self.config.num_steps)
+        if self.accelerator.is_main_process:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config_to_dict(self.config), indent=2)
+            (self.directory / "config.json").write_text(text + "\n")
+        last = self.config.num_steps if until_step is None else min(self.config.num_steps, until_step)
         images = self.config.batch_size
         started, logged = time.monotonic(), self.step
-        with tqdm(total=last * images, initial=self.step * images, unit="image") as progress:
+        with tqdm(
+            total=last * images,
+            initial=self.step * images,
+            unit="image",
+            disable=not self.accelerator.is_main_process,
+        ) as progress:
             while self.step < last:
-                metrics = self._train_step()
+                losses, grad_norm = self._train_step()
                 progress.update(images)
                 finished = self.step == last
                 if self.step % self.config.log_every == 0 or finished:
                     now = time.monotonic()
                     rate = images * (self.step - logged) / (now - started)
                     started, logged = now, self.step
-                    self._log(metrics, rate, progress)
+                    self._log(losses, grad_norm, rate, progress)
                 if self.step % self.config.sample_every == 0 or finished:
                     self._save_samples()
                     started = time.monotonic()
@@ -111,7 +126,9 @@ class Trainer:
                     self.save()
 
     def save(self) -> None:
-        """Write the checkpoint; the old one is replaced only by a complete new one."""
+        """Write the checkpoint, in one process; the old one is replaced only by a complete new one."""
+        if not self.accelerator.is_main_process:
+            return
         path = self.directory / CHECKPOINT
         partial = path.with_suffix(".partial")
         torch.save(
@@ -149,84 +166,63 @@ class Trainer:
             raise CheckpointError(f"{run / CHECKPOINT} holds a model of another shape")
         self.patronus.load_state_dict(state["ema"])
         self.ema.module.load_state_dict(state["ema"])
+        if not self.accelerator.is_main_process:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         parent = {"stopped_after_steps": state["step"], "training": state["config"]}
         (self.directory / PARENT).write_text(json.dumps(parent, indent=2) + "\n")
 
-    def _train_step(self) -> StepMetrics:
+    def _train_step(self) -> tuple[Losses, Tensor]:
+        """One optimiser step -> the losses, and the gradient's norm before clipping."""
         config = self.config
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
         self.patronus.train()
-        x_0 = self._images(self._indices(self.step))  # (B, C, H, W)
-        if config.horizontal_flip:
-            flipped = torch.rand(len(x_0), 1, 1, 1, device=self.device) < 0.5
-            x_0 = torch.where(flipped, x_0.flip(3), x_0)
-        timesteps = self._timesteps(len(x_0))
-        eps = torch.randn_like(x_0)
-        x_t, alpha, sigma = self.patronus.add_noise(x_0, eps, timesteps)
-        target = eps if config.model.prediction == "eps" else alpha * eps - sigma * x_0
-
+        x_0, eps, timesteps = self._noised_batch()
         with self._autocast():
-            features = self.patronus.encoder.features(x_0)
-            distances = self.patronus.encoder.distances(features)  # (B, m, h, w)
-            activations = self.patronus.encoder.activations(distances)  # (B, m)
-            if config.model.denoiser.standardize:
-                self._update_statistics(activations.detach(), momentum=config.statistics_momentum)
-            prediction = self.patronus(x_t, timesteps, activations)
-        denoising = denoising_loss(prediction, target)
-        nearest_patch = nearest_patch_loss(distances)
-        decorrelation = decorrelation_loss(activations)
-        loss = (
-            denoising
-            + config.nearest_patch_weight * nearest_patch
-            + config.decorrelation_weight * decorrelation
-        )
+            losses: Losses = self.objective(x_0, eps, timesteps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.patronus.parameters(), config.max_grad_norm)
+        self.accelerator.backward(losses.total)
+        max_norm = config.optimizer.max_grad_norm or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.patronus.parameters(), max_norm)
         self.optimizer.step()
         self.step += 1
         self.ema.update(self.patronus, self.step)
-        return StepMetrics(
-            denoising.detach(),
-            nearest_patch.detach(),
-            decorrelation.detach(),
-            activations.detach().std(dim=0).mean(),
-            grad_norm,
+        return losses, grad_norm
+
+    def _noised_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """This process' x_0 and eps (B, C, H, W) and timesteps (B,) of the current step."""
+        accelerator, config = self.accelerator, self.config
+        generator = torch.Generator(self.device)
+        generator.manual_seed(config.seed * 1_000_003 + self.step)
+        share = slice(
+            accelerator.process_index * config.batch_size // accelerator.num_processes,
+            (accelerator.process_index + 1) * config.batch_size // accelerator.num_processes,
         )
+        x_0 = self._x_0(self.batches.pixels(self.step))
+        shape = (config.batch_size, *config.model.image.shape)
+        if config.horizontal_flip:
+            flipped = torch.rand(shape[0], 1, 1, 1, generator=generator, device=self.device) < 0.5
+            x_0 = torch.where(flipped[share], x_0.flip(3), x_0)
+        timesteps = self._timesteps(generator)[share]
+        eps = torch.randn(shape, generator=generator, device=self.device)[share]
+        # Dropout draws from the default generator: a stream of its own for every process.
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * 4099 + accelerator.process_index)
+        return x_0, eps.contiguous(memory_format=self.memory_format), timesteps
 
-    def _indices(self, step: int) -> Tensor:
-        """Images of a step: every epoch is a permutation of its own, drawn from (seed, epoch)."""
-        total, size = len(self.pixels), self.config.batch_size
-        positions = np.arange(step * size, (step + 1) * size)
-        indices = np.empty(size, dtype=np.int64)
-        for epoch in np.unique(positions // total):
-            order = np.random.default_rng((self.config.seed, int(epoch))).permutation(total)
-            here = positions // total == epoch
-            indices[here] = order[positions[here] % total]
-        return torch.from_numpy(indices).to(self.device)
-
-    def _images(self, indices: Tensor) -> Tensor:
-        pixels = self.pixels[indices].to(torch.float32)
-        x_0 = pixels / 127.5 - 1.0
+    def _x_0(self, pixels: Tensor) -> Tensor:
+        x_0 = pixels.to(torch.float32) / 127.5 - 1.0
         return x_0.contiguous(memory_format=self.memory_format)
 
-    def _timesteps(self, count: int) -> Tensor:
-        """Uniform timesteps, one in each of `count` equal parts of 0 … T - 1, in random order.
+    def _timesteps(self, generator: torch.Generator) -> Tensor:
+        """Uniform timesteps, one in each of batch_size equal parts of 0 … T - 1, in random order.
 
         Stratified, as in Kingma et al. 2021 (Variational Diffusion Models, appendix I.1).
         """
-        num_timesteps = self.config.model.schedule.num_timesteps
-        parts = torch.randperm(count, device=self.device) + torch.rand(1, device=self.device)
+        count, num_timesteps = self.config.batch_size, self.config.model.schedule.num_timesteps
+        order = torch.randperm(count, generator=generator, device=self.device)
+        parts = order + torch.rand(1, generator=generator, device=self.device)
         return (parts * (num_timesteps / count)).long().clamp_(max=num_timesteps - 1)
-
-    @torch.no_grad()
-    def _update_statistics(self, activations: Tensor, *, momentum: float) -> None:
-        self.patronus.activation_mean.lerp_(activations.mean(dim=0), momentum)
-        spread = activations.std(dim=0).clamp(min=1e-4)
-        self.patronus.activation_std.lerp_(spread, momentum)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         precision = self.config.precision
@@ -236,17 +232,22 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _log(self, metrics: StepMetrics, rate: float, progress: tqdm[Any]) -> None:
+    def _log(self, losses: Losses, grad_norm: Tensor, rate: float, progress: tqdm[Any]) -> None:
+        # The terms on s are those of all processes already; the denoising errors are each process' own.
+        denoising = self.accelerator.reduce(losses.denoising.detach(), reduction="mean")
+        if not self.accelerator.is_main_process:
+            return
         record = {
             "step": self.step,
             "images": self.step * self.config.batch_size,
             "images_per_s": round(rate, 1),
             "learning_rate": self.config.learning_rate_at(self.step - 1),
-            "denoising": metrics.denoising.item(),
-            "nearest_patch": metrics.nearest_patch.item(),
-            "decorrelation": metrics.decorrelation.item(),
-            "raw_spread": metrics.raw_spread.item(),
-            "grad_norm": metrics.grad_norm.item(),
+            "denoising": denoising.item(),
+            "nearest_patch": losses.nearest_patch.item(),
+            "decorrelation": losses.decorrelation.item(),
+            "distinctness": losses.distinctness.item(),
+            "raw_spread": losses.raw_spread.item(),
+            "grad_norm": grad_norm.item(),
         }
         if self.step % (10 * self.config.log_every) == 0:
             record |= self._conditioning_metrics()
@@ -259,7 +260,7 @@ class Trainer:
         """Whether s is used, and still about patches, measured with the averaged weights."""
         patronus = self.ema.module
         assert isinstance(patronus, Patronus)
-        x_0 = self._images(torch.arange(min(512, len(self.pixels)), device=self.device))
+        x_0 = self._x_0(self.batches.sample(min(NUM_FIRST_IMAGES, 8 * self.config.batch_size)))
         distances = patronus.encoder.distances(patronus.encoder.features(x_0))
         activations = patronus.encoder.activations(distances)
         correlation = activation_correlation(activations).abs().fill_diagonal_(0.0)
@@ -267,7 +268,7 @@ class Trainer:
         true, shuffled = conditioning_losses(patronus, x_0, activations, timestep)
         return {
             "ema_raw_spread": activations.std(dim=0).mean().item(),
-            "ema_nearest_patch": nearest_patch_loss(distances).item(),
+            "ema_nearest_patch": nearest_patch_loss(distances.amin(dim=(2, 3))).item(),
             "ema_max_correlation": correlation.amax(dim=1).mean().item(),
             "ema_eps_loss_true_300": true,
             "ema_eps_loss_shuffled_300": shuffled,
@@ -275,9 +276,11 @@ class Trainer:
 
     def _save_samples(self) -> None:
         """A picture: images, their 20-step reconstructions, and samples from the same s and random x_T."""
+        if not self.accelerator.is_main_process:
+            return
         patronus = self.ema.module
         assert isinstance(patronus, Patronus)
-        x_0 = self._images(torch.arange(min(16, len(self.pixels)), device=self.device))
+        x_0 = self._x_0(self.batches.sample(16))
         activations, _ = patronus.encoder(x_0)
         schedule = NoiseSchedule.from_config(self.config.model.schedule)
         steps = 20

@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from training.config import Distinctness
 from training.losses import (
     activation_correlation,
     decorrelation_loss,
     denoising_loss,
+    distinctness_loss,
+    min_snr_weights,
     nearest_patch_loss,
 )
 
 
 def test_nearest_patch_is_sought_over_the_whole_batch() -> None:
-    distances = torch.full((2, 3, 4, 4), 9.0)
-    distances[0, 0, 1, 2] = 1.0
-    distances[1, 1, 3, 3] = 2.0
-    assert nearest_patch_loss(distances).item() == pytest.approx((1.0 + 2.0 + 9.0) / 3)
+    smallest = torch.full((2, 3), 9.0)
+    smallest[0, 0] = 1.0
+    smallest[1, 1] = 2.0
+    assert nearest_patch_loss(smallest).item() == pytest.approx((1.0 + 2.0 + 9.0) / 3)
 
 
 def test_correlation_is_pearsons() -> None:
@@ -58,3 +61,39 @@ def test_denoising_loss_is_the_mean_square_in_float32() -> None:
     loss = denoising_loss(prediction, target)
     assert loss.dtype == torch.float32
     assert loss.item() == 4.0
+
+
+def test_weights_weigh_images() -> None:
+    prediction, target = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    target[1] = 3.0
+    assert denoising_loss(prediction, target, torch.tensor([1.0, 1.0])) == denoising_loss(prediction, target)
+    assert denoising_loss(prediction, target, torch.tensor([4.0, 2.0])).item() == (4.0 * 1 + 2.0 * 9) / 2
+
+
+def test_min_snr_weighs_the_same_x_0_error_alike_from_eps_and_v() -> None:
+    """The x_0 error is (sigma / alpha)² times eps' and sigma² times v's; both must weigh it alike."""
+    alpha = torch.tensor([0.99, 0.8, 0.3, 0.05])
+    sigma = (1.0 - alpha.square()).sqrt()
+    snr = (alpha / sigma).square()
+    x_0_weight = snr.clamp(max=5.0)
+    eps_weights, v_weights = (min_snr_weights(alpha, sigma, 5.0, kind) for kind in ("eps", "v"))
+    torch.testing.assert_close(eps_weights * snr, x_0_weight)
+    torch.testing.assert_close(v_weights / sigma.square(), x_0_weight)
+
+
+def test_distinctness_measures_the_nearest_other_prototype() -> None:
+    prototypes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-2.0, 0.0]])
+    # 1 - |cos|: prototypes 0 and 2 are parallel (0), 1 is orthogonal to both (1).
+    assert distinctness_loss(prototypes, "cosine", 0.4).item() == pytest.approx((0.4 + 0.0 + 0.4) / 3)
+    # L2: sqrt(2), sqrt(2), sqrt(5).
+    expected = (2 * (2.0 - 2**0.5) + 0.0) / 3
+    assert distinctness_loss(prototypes, "euclidean", 2.0).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+def test_distinctness_pushes_equal_prototypes_apart_with_finite_gradients(kind: Distinctness) -> None:
+    prototypes = torch.ones(3, 4, requires_grad=True)
+    distinctness_loss(prototypes, kind, 0.5).backward()  # type: ignore[no-untyped-call]
+    assert prototypes.grad is not None
+    assert bool(torch.isfinite(prototypes.grad).all())
+    assert distinctness_loss(torch.ones(1, 4), kind, 0.5).item() == 0.0

@@ -4,13 +4,15 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from model.config import ModelConfig, config_from_dict
-from training.config import TrainConfig
+from training.config import OptimizerConfig, TrainConfig
 from training.data import Dataset
+from training.devices import make_accelerator
 from training.trainer import (
     CheckpointError,
     Trainer,
@@ -26,7 +28,7 @@ def config(tiny_config: ModelConfig) -> TrainConfig:
         model=tiny_config,
         num_images=6 * 16,
         batch_size=16,
-        warmup_steps=2,
+        optimizer=OptimizerConfig(warmup_steps=2),
         horizontal_flip=True,
         log_every=2,
         checkpoint_every=3,
@@ -43,10 +45,10 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_a_resumed_run_continues_bit_for_bit(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    straight = Trainer(config, tiny_dataset, tmp_path / "straight", "cpu")
+    straight = Trainer(config, tiny_dataset, tmp_path / "straight", make_accelerator("cpu"))
     straight.run()
-    Trainer(config, tiny_dataset, tmp_path / "stopped", "cpu").run(until_step=3)
-    resumed = Trainer(config, tiny_dataset, tmp_path / "stopped", "cpu")
+    Trainer(config, tiny_dataset, tmp_path / "stopped", make_accelerator("cpu")).run(until_step=3)
+    resumed = Trainer(config, tiny_dataset, tmp_path / "stopped", make_accelerator("cpu"))
     resumed.load()
     assert resumed.step == 3
     resumed.run()
@@ -61,16 +63,16 @@ def test_a_resumed_run_continues_bit_for_bit(
 def test_another_configuration_is_not_resumed(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    Trainer(config, tiny_dataset, tmp_path, "cpu").save()
-    other = dataclasses.replace(config, learning_rate=5e-4)
+    Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu")).save()
+    other = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=5e-4))
     with pytest.raises(CheckpointError, match="was written by another configuration"):
-        Trainer(other, tiny_dataset, tmp_path, "cpu").load()
+        Trainer(other, tiny_dataset, tmp_path, make_accelerator("cpu")).load()
 
 
 def test_a_run_directory_says_what_happened(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    Trainer(config, tiny_dataset, tmp_path, "cpu").run()
+    Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu")).run()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checkpoint.pt",
         "config.json",
@@ -89,7 +91,7 @@ def test_a_run_directory_says_what_happened(
 
 def test_training_lowers_the_loss(config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path) -> None:
     longer = dataclasses.replace(config, num_images=60 * 16, log_every=1, sample_every=1000)
-    Trainer(longer, tiny_dataset, tmp_path, "cpu").run()
+    Trainer(longer, tiny_dataset, tmp_path, make_accelerator("cpu")).run()
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [record["denoising"] for record in records]
     assert sum(losses[-3:]) < 0.75 * sum(losses[:3])
@@ -98,7 +100,7 @@ def test_training_lowers_the_loss(config: TrainConfig, tiny_dataset: Dataset, tm
 def test_the_averaged_model_is_the_average(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    trainer = Trainer(config, tiny_dataset, tmp_path, "cpu")
+    trainer = Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu"))
     trainer.run()
     patronus, loaded = load_averaged_model(tmp_path)
     assert loaded == config
@@ -109,9 +111,11 @@ def test_the_averaged_model_is_the_average(
 def test_a_new_run_starts_from_the_average_of_another(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    parent = Trainer(config, tiny_dataset, tmp_path / "parent", "cpu")
+    parent = Trainer(config, tiny_dataset, tmp_path / "parent", make_accelerator("cpu"))
     parent.run()
-    child = Trainer(dataclasses.replace(config, seed=1), tiny_dataset, tmp_path / "child", "cpu")
+    child = Trainer(
+        dataclasses.replace(config, seed=1), tiny_dataset, tmp_path / "child", make_accelerator("cpu")
+    )
     child.start_from(tmp_path / "parent")
     assert child.step == 0
     assert_same(child.patronus.state_dict(), parent.ema.module.state_dict())
@@ -123,18 +127,20 @@ def test_a_new_run_starts_from_the_average_of_another(
 def test_a_run_does_not_start_from_a_model_of_another_shape(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    Trainer(config, tiny_dataset, tmp_path, "cpu").save()
+    Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu")).save()
     wider = dataclasses.replace(config.model.encoder, num_prototypes=5)
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=wider))
     with pytest.raises(CheckpointError, match="holds a model of another shape"):
-        Trainer(other, tiny_dataset, tmp_path / "child", "cpu").start_from(tmp_path)
+        Trainer(other, tiny_dataset, tmp_path / "child", make_accelerator("cpu")).start_from(tmp_path)
 
 
 def test_every_epoch_shows_every_image_once(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    trainer = Trainer(config, tiny_dataset, tmp_path, "cpu")
-    epochs = [torch.cat([trainer._indices(step) for step in range(4 * e, 4 * e + 4)]) for e in (0, 1)]
+    trainer = Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu"))
+    epochs = [
+        np.concatenate([trainer.batches.indices(step) for step in range(4 * e, 4 * e + 4)]) for e in (0, 1)
+    ]
     for indices in epochs:
         assert sorted(indices.tolist()) == list(range(64))
     assert epochs[0].tolist() != epochs[1].tolist()
@@ -145,7 +151,7 @@ def test_both_precisions_train(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path, precision: str
 ) -> None:
     chosen = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
-    trainer = Trainer(chosen, tiny_dataset, tmp_path, "cpu")
+    trainer = Trainer(chosen, tiny_dataset, tmp_path, make_accelerator("cpu"))
     trainer.run(until_step=2)
     for parameter in trainer.patronus.parameters():
         assert parameter.dtype == torch.float32
@@ -173,9 +179,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_denoiser_that_ignores_s_shows_no_gap(
     config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    trainer = Trainer(config, tiny_dataset, tmp_path, "cpu")
+    trainer = Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu"))
     patronus = trainer.patronus.eval()
-    x_0 = trainer._images(torch.arange(32))
+    x_0 = trainer._x_0(trainer.batches.sample(32))
     s, _ = patronus.encoder(x_0)
     true, shuffled = conditioning_losses(patronus, x_0, s, 20)
     assert true != shuffled

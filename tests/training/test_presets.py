@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.config import config_from_dict, config_to_dict
+from model.encoder import PrototypeEncoder
+from training.config import TrainConfig
+from training.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_survives_json(name: str) -> None:
+    assert config_from_dict(TrainConfig, config_to_dict(PRESETS[name])) == PRESETS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("paper-")])
+def test_the_papers_recipe_is_plain(name: str) -> None:
+    config = PRESETS[name]
+    assert config.optimizer.learning_rate == config.learning_rate_at(0) == 1e-5
+    assert config.learning_rate_at(config.num_steps - 1) == 1e-5
+    assert config.ema_decay == 0.0
+    assert config.loss.nearest_patch_weight == config.loss.decorrelation_weight == 0.0
+    assert config.loss.distinctness_weight == config.loss.min_snr_gamma == 0.0
+    assert config.model.prediction == "eps"
+    assert config.model.encoder.distance == "sum"
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "grid", "m", "epochs"),
+    [
+        ("paper-fashion-mnist", (1, 32, 32), (10, 10), 30, 100),
+        ("paper-cifar10", (3, 32, 32), (10, 10), 100, 300),
+        ("paper-celeba", (3, 64, 64), (26, 26), 100, 300),
+        ("paper-ffhq", (3, 64, 64), (26, 26), 100, 300),
+        ("paper-chexpert", (1, 224, 224), (43, 43), 100, 300),
+    ],
+)
+def test_the_papers_shapes(
+    name: str, image: tuple[int, ...], grid: tuple[int, int], m: int, epochs: int
+) -> None:
+    config = PRESETS[name]
+    model = config.model
+    assert model.image.shape == image
+    assert model.grid_shape == grid
+    assert model.num_prototypes == m
+    assert config.num_images % epochs == 0
+    receptive = model.receptive_field
+    assert (receptive.size, receptive.jump) == ((61, 4) if image[1] == 224 else (15, 2))
+    maps = PrototypeEncoder(model.encoder, image[0])(torch.zeros(1, *image))[1]
+    assert maps.shape == (1, m, *grid)
