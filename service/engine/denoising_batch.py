@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from model.config import ModelConfig
 from model.samplers import NUM_COEFFICIENTS, D, SamplerTable
 from service.engine.runner import StepInputs, StepOutputs
 
@@ -51,16 +50,19 @@ class Row:
 
 
 class DenoisingBatch:
-    """Up to `capacity` rows, always packed at the front; row i of every array is `rows[i]`."""
+    """Up to `capacity` rows, always packed at the front; row i of every array is `rows[i]`.
 
-    def __init__(self, config: ModelConfig, capacity: int) -> None:
-        image = (capacity, *config.image.shape)
+    `sample_shape` is (C, H, W) for images, (m,) for activation vectors; `num_conditions` is m or 0.
+    """
+
+    def __init__(self, sample_shape: tuple[int, ...], num_conditions: int, capacity: int) -> None:
+        shape = (capacity, *sample_shape)
         self.rows: list[Row] = []
         self.capacity = capacity
-        self._x_t = np.zeros(image, np.float32)
-        self._memory = np.zeros(image, np.float32)
-        self._noise = np.zeros(image, np.float32)
-        self._activations = np.zeros((capacity, config.num_prototypes), np.float32)
+        self._x_t = np.zeros(shape, np.float32)
+        self._memory = np.zeros(shape, np.float32)
+        self._noise = np.zeros(shape, np.float32)
+        self._activations = np.zeros((capacity, num_conditions), np.float32)
         self._timesteps = np.zeros(capacity, np.int64)
         self._coefficients = np.zeros((capacity, NUM_COEFFICIENTS), np.float32)
 
@@ -72,7 +74,7 @@ class DenoisingBatch:
         return self.capacity - len(self.rows)
 
     def admit(self, row: Row, x: Float32, activations: Float32) -> None:
-        """Start a sample at x (C, H, W) under s (m,) in the next free row."""
+        """Start a sample at x (sample_shape) under s (num_conditions,) in the next free row."""
         i = len(self.rows)
         self.rows.append(row)
         self._x_t[i] = x
@@ -99,7 +101,7 @@ class DenoisingBatch:
             row.step += 1
 
     def x(self, i: int) -> Float32:
-        """A copy of row i's current x (C, H, W)."""
+        """A copy of row i's current x."""
         current: Float32 = self._x_t[i].copy()
         return current
 

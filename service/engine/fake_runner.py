@@ -15,9 +15,12 @@ class FakeRunner:
     Rows do not influence one another, as in a real network. `calls` counts steps.
     """
 
-    def __init__(self, config: ModelConfig | None = None, *, max_batch: int = 8) -> None:
+    def __init__(
+        self, config: ModelConfig | None = None, *, max_batch: int = 8, has_prior: bool = False
+    ) -> None:
         self._config = config or small_config()
         self._max_batch = max_batch
+        self._has_prior = has_prior
         self.calls = 0
         m, (height, width) = self._config.num_prototypes, self._config.grid_shape
         rng = np.random.default_rng(0)
@@ -57,4 +60,20 @@ class FakeRunner:
         alpha, sigma = (inputs.coefficients[:, i, None, None, None] for i in (ALPHA, SIGMA))
         x_0_hat = (inputs.x_t - sigma * eps) / alpha
         step = apply_step(x_0_hat, inputs.x_t, inputs.memory, inputs.noise, inputs.coefficients)
+        return StepOutputs(*(part.astype(np.float32) for part in step))
+
+    @property
+    def has_prior(self) -> bool:
+        return self._has_prior
+
+    def prior_step(self, inputs: StepInputs) -> StepOutputs:
+        eps = np.tanh(inputs.x_t) * (inputs.timesteps[:, None] / 1000).astype(np.float32)
+        alpha, sigma = (inputs.coefficients[:, i, None] for i in (ALPHA, SIGMA))
+        step = apply_step(
+            (inputs.x_t - sigma * eps) / alpha,
+            inputs.x_t,
+            inputs.memory,
+            inputs.noise,
+            inputs.coefficients,
+        )
         return StepOutputs(*(part.astype(np.float32) for part in step))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.engine.errors import OutOfMemoryError
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.errors import EngineError, NonFiniteOutputError, OutOfMemoryError, StepFailedError
+from service.engine.observer import EngineObserver
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,3 +45,32 @@ def run_isolated(run: Callable[[slice], None], count: int, limit: int) -> BatchF
                 middle = part.start + size // 2
                 pending += [slice(part.start, middle), slice(middle, part.stop)]
     return failures
+
+
+def shrunk_limit(limit: int, failures: BatchFailures, observer: EngineObserver) -> int:
+    """The largest batch to try from now on: half of one that did not fit into memory."""
+    if failures.out_of_memory_at is None:
+        return limit
+    observer.ran_out_of_memory(failures.out_of_memory_at)
+    smaller = max(1, failures.out_of_memory_at // 2)
+    log.warning("out of memory at batch %d; going on with %d", failures.out_of_memory_at, smaller)
+    return min(limit, smaller)
+
+
+def failure_at(
+    failures: BatchFailures, finite: npt.NDArray[np.bool_], positions: range
+) -> EngineError | None:
+    """What to tell whoever owns `positions` of a batch: the first one's failure, if any has one.
+
+    finite: (B,), whether the network gave only finite values for a position.
+    """
+    for i in positions:
+        error = failures.errors.get(i)
+        if error is not None:
+            log.error("the network failed for one sample", exc_info=error)
+            if isinstance(error, OutOfMemoryError):
+                return OutOfMemoryError("the device has no memory for even one sample")
+            return StepFailedError(f"the network failed: {type(error).__name__}")
+        if not finite[i]:
+            return NonFiniteOutputError("the network gave a value that is not finite")
+    return None

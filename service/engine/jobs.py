@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,11 +19,19 @@ Float32 = npt.NDArray[np.float32]
 R = TypeVar("R")
 
 
+class Network(StrEnum):
+    """What a job's samples are: images of the denoiser, or activation vectors of the prior."""
+
+    DENOISER = "denoiser"
+    PRIOR = "prior"
+
+
 @dataclass(frozen=True, eq=False)
 class DenoiseJob:
     """Take n samples through all steps of one table, each under its own activations.
 
-    x: (n, C, H, W) where they start; activations: (n, m); noise_seeds: n integers from which each
+    x: (n, C, H, W) where they start; activations: (n, m), or x: (n, m), activations: (n, 0) for the prior;
+    noise_seeds: n integers from which each
     sample's fresh noise is drawn; deadline: in the engine's clock, seconds. `is_continuation` marks a
     later part of a request whose first part was taken: it is not refused when the queue is full.
     """
@@ -33,6 +42,7 @@ class DenoiseJob:
     noise_seeds: tuple[int, ...]
     deadline: float = math.inf
     is_continuation: bool = False
+    network: Network = Network.DENOISER
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
@@ -68,7 +78,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class DenoiseResult:
-    """x: (n, C, H, W) after the last step."""
+    """x: (n, C, H, W), or (n, m) of the prior, after the last step."""
 
     x: Float32
     timing: Timing

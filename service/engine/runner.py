@@ -17,7 +17,10 @@ Int64 = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class StepInputs:
     """One denoise step for B rows: x_t, memory, noise (B, C, H, W); timesteps (B,);
-    activations (B, m); coefficients (B, 8) as in `model.samplers`."""
+    activations (B, m); coefficients (B, 8) as in `model.samplers`.
+
+    For the prior x_t, memory and noise are (B, m), and activations (B, 0).
+    """
 
     x_t: Float32
     timesteps: Int64
@@ -46,7 +49,7 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """What a step gives: x_next, memory_next, x_0_hat, (B, C, H, W) each."""
+    """What a step gives: x_next, memory_next, x_0_hat, each shaped like x_t."""
 
     x_next: Float32
     memory_next: Float32
@@ -83,4 +86,13 @@ class Runner(Protocol):
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
         """One step for 1 … max_batch rows. Raises OutOfMemoryError where a smaller batch may do."""
+        ...
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether `prior_step` may be called."""
+        ...
+
+    def prior_step(self, inputs: StepInputs) -> StepOutputs:
+        """One step of the latent prior for 1 … max_batch rows, in its normalised space."""
         ...
