@@ -1,21 +1,22 @@
-"""`python -m training train | evaluate | export`: from data files to a served bundle."""
+"""`python -m training COMMAND`: from data files to a served bundle."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-from model.config import ConfigError, ModelConfig, paper_config, small_config
-from training.config import TrainConfig
-from training.data import DataError, Dataset, download_fashion_mnist, load_fashion_mnist
+from model.config import ConfigError, ImageConfig, config_from_dict, config_to_dict
+from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
+from training.data import DATASETS, DataError, Dataset, Split, download_fashion_mnist, load_dataset
+from training.presets import PRESETS
 
-PRESETS = {
-    "small": small_config(),
-    "paper-fashion-mnist": paper_config(channels=1, size=32, num_prototypes=30),
-}
+SECTIONS: dict[str, type[Any]] = {"": TrainConfig, "optimizer.": OptimizerConfig, "loss.": LossConfig}
+"""Parts of a TrainConfig whose fields are flags of their own; every other field is reached by --set."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,32 +38,74 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.trainer import Trainer
+    config = _resolved(options)
+    if options.dry_run:
+        print(json.dumps(config_to_dict(config), indent=2))
+        return
+    if options.out is None:
+        raise ConfigError("--out is needed: it names the run directory")
+    from training.devices import make_accelerator
+    from training.trainer import CHECKPOINT, Trainer
 
-    overrides = {
-        item.name: getattr(options, item.name)
-        for item in dataclasses.fields(TrainConfig)
-        if getattr(options, item.name, None) is not None
-    }
-    config = TrainConfig(model=PRESETS[options.preset], **overrides)
-    dataset = _load(options, "train", config.model)
-    trainer = Trainer(config, dataset, options.out, _device(options.device))
+    accelerator = make_accelerator(options.device)
+    with accelerator.main_process_first():  # one process reads and resizes, the others find it done
+        dataset = _load(options, config.dataset, "train", config.model.image)
+    trainer = Trainer(config, dataset, options.out, accelerator)
     if options.resume:
         trainer.load()
-    elif (options.out / "checkpoint.pt").exists():
+    elif (options.out / CHECKPOINT).exists():
         raise ConfigError(f"{options.out} already holds a run: add --resume or name another --out")
     elif options.init_from:
         trainer.start_from(options.init_from)
     trainer.run()
 
 
+def _resolved(options: argparse.Namespace) -> TrainConfig:
+    """The preset, or the run to resume, with the options' changes."""
+    config = PRESETS[options.preset]
+    saved = options.out / "config.json" if options.out else None
+    if options.resume and saved is not None and saved.exists():
+        config = config_from_dict(TrainConfig, json.loads(saved.read_text()))
+    overrides: dict[str, Any] = {}
+    for section, item in _flags():
+        value = getattr(options, item.name, None)
+        if value is not None:
+            overrides[section + item.name] = value
+    for assignment in options.set:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set takes name=value, not {assignment!r}")
+        overrides[name] = value
+    return with_overrides(config, overrides)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from training.devices import make_accelerator
+    from training.sweep import Axis, configure, plot, points, run_name, sweep, table_of
+
+    base = _resolved(options)
+    axes = [Axis.parse(text) for text in options.vary]
+    configs = {run_name(point): configure(base, point) for point in points(axes)}
+    if options.dry_run:
+        print(json.dumps({name: config_to_dict(config) for name, config in configs.items()}, indent=2))
+        return
+    train = _load(options, base.dataset, "train", base.model.image)
+    test = _load(options, base.dataset, "test", base.model.image)
+    records = sweep(base, axes, train, test, options.out, make_accelerator(options.device))
+    table = table_of(records, axes)
+    (options.out / "sweep.md").write_text(table)
+    (options.out / "sweep.json").write_text(json.dumps(records, indent=1) + "\n")
+    plot(records, axes, options.out / "sweep.png")
+    print(table)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate, write_evaluation
     from training.trainer import load_averaged_model
 
-    patronus, _ = load_averaged_model(options.run)
-    train = _load(options, "train", patronus.config)
-    test = _load(options, "test", patronus.config)
+    patronus, config = load_averaged_model(options.run)
+    train = _load(options, config.dataset, "train", patronus.config.image)
+    test = _load(options, config.dataset, "test", patronus.config.image)
     metrics = evaluate(patronus.to(_device(options.device)), train, test, num_samples=options.num_samples)
     write_evaluation(options.run, metrics)
 
@@ -72,23 +115,39 @@ def _export(options: argparse.Namespace) -> None:
     from training.trainer import load_averaged_model
 
     patronus, config = load_averaged_model(options.run)
-    train = _load(options, "train", patronus.config)
-    test = _load(options, "test", patronus.config)
+    train = _load(options, config.dataset, "train", patronus.config.image)
+    test = _load(options, config.dataset, "test", patronus.config.image)
     export_bundle(patronus, config, train, test, run=options.run, out=options.out, name=options.name)
 
 
-def _load(options: argparse.Namespace, split: str, config: ModelConfig) -> Dataset:
+def _import_official(options: argparse.Namespace) -> None:
+    from training.import_official import import_official
+
+    import_official(options.directory, options.out, name=options.name or options.directory.name)
+
+
+def _load(options: argparse.Namespace, name: str, split: Split, image: ImageConfig) -> Dataset:
     if options.download:
+        if name != "fashion-mnist":
+            raise ConfigError(f"--download knows fashion-mnist only, not {name}")
         download_fashion_mnist(options.data)
-    return load_fashion_mnist(options.data, split, config.image)
+    return load_dataset(name, options.data, split, image, cache=options.cache)
 
 
 def _device(name: str) -> str:
-    import torch
+    from training.devices import resolve_device
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return resolve_device(name)
+
+
+def _flags() -> list[tuple[str, dataclasses.Field[Any]]]:
+    """(section, field) of every training option that has a flag of its own."""
+    return [
+        (section, item)
+        for section, cls in SECTIONS.items()
+        for item in dataclasses.fields(cls)
+        if not dataclasses.is_dataclass(get_type_hints(cls)[item.name])
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,27 +155,53 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data", type=Path, help="directory with the data set's official files")
     data.add_argument(
-        "--data", type=Path, required=True, help="directory with the four Fashion-MNIST idx .gz files"
+        "--download", action="store_true", help="fetch missing Fashion-MNIST files first, checksums verified"
     )
-    data.add_argument(
-        "--download", action="store_true", help="fetch missing data files first, checksums verified"
-    )
+    data.add_argument("--cache", type=Path, help="where resized pixels are kept (default: the user's cache)")
     data.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
 
-    train = commands.add_parser("train", parents=[data], help="train encoder and denoiser")
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("--preset", choices=sorted(PRESETS), default="small", help="default: small")
+    recipe.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    recipe.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any field by its dotted name, such as model.encoder.num_prototypes=100 (repeatable)",
+    )
+    for section, item in _flags():
+        _add_flag(recipe, section, item)
+
+    train = commands.add_parser(
+        "train",
+        parents=[data, recipe],
+        help="train encoder and denoiser",
+        description="Train encoder and denoiser. Processes that torchrun starts share every batch.",
+    )
     train.set_defaults(command=_train)
-    train.add_argument("--out", type=Path, required=True, help="run directory")
-    train.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    train.add_argument("--out", type=Path, help="run directory (needed without --dry-run)")
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
     train.add_argument("--init-from", type=Path, help="begin at the averaged weights of this other run")
-    for item in dataclasses.fields(TrainConfig):
-        if item.name not in ("model", "dataset", "horizontal_flip"):
-            kind = {"int": int, "float": float}.get(str(item.type), str)
-            flag = "--" + item.name.replace("_", "-")
-            train.add_argument(flag, type=kind, default=None, help=f"default: {item.default}")
-    train.add_argument(
-        "--horizontal-flip", action=argparse.BooleanOptionalAction, default=None, help="default: off"
+
+    sweep = commands.add_parser(
+        "sweep",
+        parents=[data, recipe],
+        help="train and measure every combination of some fields' values",
+        description="Train and measure every combination of the values of --vary; finished runs are kept.",
+    )
+    sweep.set_defaults(command=_sweep, resume=False)
+    sweep.add_argument(
+        "--out", type=Path, required=True, help="directory of the runs, the table and the plot"
+    )
+    sweep.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        metavar="NAME=VALUE,VALUE",
+        help="m, D, or a field by its dotted name, and its values (repeatable)",
     )
 
     evaluate = commands.add_parser("evaluate", parents=[data], help="measure a run on the test split")
@@ -129,7 +214,28 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True, help="run directory")
     export.add_argument("--out", type=Path, required=True, help="bundle directory")
     export.add_argument("--name", required=True, help="name of the model in the manifest")
+
+    official = commands.add_parser(
+        "import-official", parents=[data], help="write the authors' checkpoint as a bundle"
+    )
+    official.set_defaults(command=_import_official)
+    official.add_argument("directory", type=Path, help="holds ckpt.tar and config.pickle")
+    official.add_argument("--out", type=Path, required=True, help="bundle directory")
+    official.add_argument("--name", help="name of the model in the manifest (default: the directory's)")
+    official.add_argument("--dataset", help=f"measure s on it: {', '.join(DATASETS)}")
     return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, section: str, item: dataclasses.Field[Any]) -> None:
+    flag = "--" + item.name.replace("_", "-")
+    where = f"{section}{item.name}, default of the preset"
+    hint = get_type_hints(SECTIONS[section])[item.name]
+    if hint is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=where)
+    elif get_args(hint):
+        parser.add_argument(flag, choices=get_args(hint), default=None, help=where)
+    else:
+        parser.add_argument(flag, type=hint, default=None, help=where)
 
 
 if __name__ == "__main__":

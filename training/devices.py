@@ -11,7 +11,7 @@ from model.config import ConfigError
 def make_accelerator(device: str = "auto") -> Accelerator:
     """This process among those that torchrun or `accelerate launch` started; "auto", "cpu" or "cuda".
 
-    Several processes speak gloo on the CPU and NCCL on CUDA. Raises ConfigError where there is no such device.
+    Several processes speak gloo on the CPU, NCCL on CUDA. Raises ConfigError where there is no such device.
     """
     chosen = resolve_device(device)
     parallel = DistributedDataParallelKwargs(gradient_as_bucket_view=True)

@@ -111,7 +111,7 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
         ) as progress:
             while self.step < last:
-                losses, grad_norm = self._train_step()
+                losses, grad_norm = self.train_step()
                 progress.update(images)
                 finished = self.step == last
                 if self.step % self.config.log_every == 0 or finished:
@@ -172,7 +172,7 @@ class Trainer:
         parent = {"stopped_after_steps": state["step"], "training": state["config"]}
         (self.directory / PARENT).write_text(json.dumps(parent, indent=2) + "\n")
 
-    def _train_step(self) -> tuple[Losses, Tensor]:
+    def train_step(self) -> tuple[Losses, Tensor]:
         """One optimiser step -> the losses, and the gradient's norm before clipping."""
         config = self.config
         for group in self.optimizer.param_groups:
