@@ -4,7 +4,11 @@ manifest.json         what the model is, its statistics, metrics, provenance, sh
 encoder.onnx          x_0 -> activations, similarity_maps
 denoiser.onnx         one denoise step (see `model.patronus.DenoiseStep`)
 weights.safetensors   the same weights, for torch
+prior.onnx            one denoise step of s (see `model.prior.PriorStep`)
 pictures.safetensors  each prototype's exemplar image and patch, and reference images
+
+Statistics and pictures are measured on a data set, and the prior is trained on one; a model that came
+without has none of them, and the prior is optional besides.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from model.config import ConfigError, ModelConfig, config_from_dict, config_to_dict
+from model.config import ConfigError, ModelConfig, PriorConfig, config_from_dict, config_to_dict
 from model.samplers import NUM_COEFFICIENTS
 from model.statistics import ActivationStatistics, StatisticsError
 from model.transforms import Pixels
@@ -35,7 +39,9 @@ ENCODER = "encoder.onnx"
 DENOISER = "denoiser.onnx"
 WEIGHTS = "weights.safetensors"
 PICTURES = "pictures.safetensors"
-REQUIRED_FILES = (ENCODER, DENOISER, WEIGHTS, PICTURES)
+PRIOR = "prior.onnx"
+REQUIRED_FILES = (ENCODER, DENOISER, WEIGHTS)
+OPTIONAL_FILES = (PICTURES, PRIOR)
 
 
 class BundleError(Exception):
@@ -67,15 +73,20 @@ class Prototype:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded and verified bundle. `digest` is the sha256 of its manifest, which names every file's."""
+    """A loaded and verified bundle. `digest` is the sha256 of its manifest, which names every file's.
+
+    `statistics` and `pictures` are both None where the model was never shown a data set; `prior` is None
+    where there is no latent prior.
+    """
 
     directory: Path
     name: str
     digest: str
     config: ModelConfig
-    statistics: ActivationStatistics
+    statistics: ActivationStatistics | None
     prototypes: tuple[Prototype, ...]
-    pictures: Pictures
+    pictures: Pictures | None
+    prior: PriorConfig | None
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -94,7 +105,8 @@ class Bundle:
         _verify_files(directory, manifest)
         try:
             config = config_from_dict(ModelConfig, manifest["config"])
-            statistics = ActivationStatistics.from_dict(manifest["statistics"])
+            statistics = _statistics(manifest["statistics"])
+            prior = _prior(manifest.get("prior"))
             prototypes = tuple(
                 config_from_dict(Prototype, entry, where=f"prototypes[{j}]")
                 for j, entry in enumerate(manifest["prototypes"])
@@ -105,11 +117,22 @@ class Bundle:
         except (ConfigError, StatisticsError, KeyError, TypeError) as error:
             raise BundleError(f"{directory / MANIFEST}: {_reason(error)}") from error
         m = config.num_prototypes
-        for what, count in (("statistics", statistics.num_prototypes), ("prototypes", len(prototypes))):
+        counts = {"prototypes": len(prototypes)}
+        if statistics is not None:
+            counts["statistics"] = statistics.num_prototypes
+        for what, count in counts.items():
             if count != m:
                 raise BundleError(
                     f"{directory / MANIFEST}: {what} describe {count} prototypes, the model has {m}"
                 )
+        has_pictures = PICTURES in manifest["files"]
+        if has_pictures and statistics is None:
+            raise BundleError(f"{directory / MANIFEST}: statistics is null, but files lists {PICTURES}")
+        if statistics is not None and not has_pictures:
+            raise BundleError(
+                f"{directory / MANIFEST}: files does not list {PICTURES}, which belongs to statistics"
+            )
+        _check_prior(directory, prior, statistics, config, has_file=PRIOR in manifest["files"])
         return cls(
             directory=directory,
             name=name,
@@ -117,7 +140,8 @@ class Bundle:
             config=config,
             statistics=statistics,
             prototypes=prototypes,
-            pictures=_read_pictures(directory / PICTURES, config),
+            pictures=_read_pictures(directory / PICTURES, config) if has_pictures else None,
+            prior=prior,
             metrics=metrics,
             provenance=provenance,
         )
@@ -128,15 +152,21 @@ def write_manifest(
     *,
     name: str,
     config: ModelConfig,
-    statistics: ActivationStatistics,
+    statistics: ActivationStatistics | None,
     prototypes: tuple[Prototype, ...],
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    prior: PriorConfig | None = None,
 ) -> None:
-    """Write manifest.json over the files already in `directory`; every required file must be there."""
+    """Write manifest.json over the files already in `directory`; every required file must be there.
+
+    `statistics` is None for a model without a data set, which has no pictures either.
+    """
     files = {}
-    for file in REQUIRED_FILES:
+    for file in (*REQUIRED_FILES, *OPTIONAL_FILES):
         path = directory / file
+        if file in OPTIONAL_FILES and not path.exists():
+            continue
         if not path.is_file():
             raise BundleError(f"{path} is missing: write it before the manifest")
         files[file] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -144,11 +174,12 @@ def write_manifest(
         "format_version": FORMAT_VERSION,
         "name": name,
         "config": config_to_dict(config),
+        "prior": None if prior is None else config_to_dict(prior),
         "files": files,
         "prototypes": [config_to_dict(prototype) for prototype in prototypes],
         "metrics": dict(metrics),
         "provenance": dict(provenance),
-        "statistics": statistics.to_dict(),
+        "statistics": None if statistics is None else statistics.to_dict(),
     }
     text = json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -163,11 +194,20 @@ def write_pictures(directory: Path, pictures: Pictures) -> None:
 def graph_signature(file: str, config: ModelConfig) -> dict[str, tuple[int | None, ...]]:
     """Inputs that an exported graph must take, by name, batch axis None.
 
-    What a runner checks before it serves `file` (ENCODER or DENOISER) of a bundle with `config`.
+    What a runner checks before it serves `file` (ENCODER, DENOISER or PRIOR) of a bundle with `config`.
     """
     image = (None, *config.image.shape)
     if file == ENCODER:
         return {"x_0": image}
+    if file == PRIOR:
+        scores = (None, config.num_prototypes)
+        return {
+            "x_t": scores,
+            "timesteps": (None,),
+            "memory": scores,
+            "noise": scores,
+            "coefficients": (None, NUM_COEFFICIENTS),
+        }
     return {
         "x_t": image,
         "timesteps": (None,),
@@ -209,6 +249,35 @@ def _verify_files(directory: Path, manifest: Mapping[str, Any]) -> None:
         found = _sha256(path)
         if found != expected:
             raise BundleError(f"{path} has sha256 {found}, the manifest says {expected}")
+
+
+def _statistics(values: Any) -> ActivationStatistics | None:
+    return None if values is None else ActivationStatistics.from_dict(values)
+
+
+def _prior(values: Any) -> PriorConfig | None:
+    return None if values is None else config_from_dict(PriorConfig, values, where="prior")
+
+
+def _check_prior(
+    directory: Path,
+    prior: PriorConfig | None,
+    statistics: ActivationStatistics | None,
+    config: ModelConfig,
+    *,
+    has_file: bool,
+) -> None:
+    if has_file != (prior is not None):
+        raise BundleError(f"{directory / MANIFEST}: prior and {PRIOR} in files go together")
+    if prior is None:
+        return
+    if statistics is None:
+        raise BundleError(f"{directory / MANIFEST}: a prior needs statistics, which are null")
+    if prior.num_prototypes != config.num_prototypes:
+        raise BundleError(
+            f"{directory / MANIFEST}: the prior is of {prior.num_prototypes} prototypes, "
+            f"the model has {config.num_prototypes}"
+        )
 
 
 def _of_type(kind: type[T], manifest: Mapping[str, Any], name: str) -> T:

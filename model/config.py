@@ -159,6 +159,32 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class PriorConfig:
+    """Latent prior: a residual MLP that denoises the normal scores of `num_prototypes` activations.
+
+    Its schedule is its own. `sampling_steps` of DPM-Solver++(2M) are what sampling takes.
+    """
+
+    num_prototypes: int = 30
+    width: int = 256
+    num_layers: int = 4
+    dropout: float = 0.0
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    prediction: Prediction = "v"
+    sampling_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("num_prototypes", "width", "num_layers", "sampling_steps"):
+            _require(getattr(self, name) >= 1, f"prior {name} must be >= 1, not {getattr(self, name)}")
+        _require(0.0 <= self.dropout < 1.0, f"prior dropout must be in [0, 1), not {self.dropout}")
+        _require(self.prediction in ("eps", "v"), f"prior prediction must be eps or v, not {self.prediction}")
+        _require(
+            self.sampling_steps <= self.schedule.num_timesteps,
+            f"prior sampling_steps {self.sampling_steps} exceed the {self.schedule.num_timesteps} timesteps",
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that determines the network's shapes and what its output means."""
 

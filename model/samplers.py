@@ -143,6 +143,22 @@ def ddim_inversion(schedule: NoiseSchedule, steps: int) -> SamplerTable:
     return SamplerTable(timesteps, np.array(rows))
 
 
+def official_ddim_inversion(schedule: NoiseSchedule) -> SamplerTable:
+    """The authors' inversion of an image to x_T, in T steps (Weng et al. 2026; their published code's rule).
+
+    The image counts as x at t = 0. Each step tells the network the level t at which x is and climbs to
+    t + 1; the last one climbs to ᾱ = 0, where x is the predicted eps. `ddim_inversion` starts at ᾱ = 1,
+    ends at T - 1 and tells the noisier end.
+    """
+    timesteps = np.arange(schedule.num_timesteps, dtype=np.int64)
+    weights = [schedule.alpha_sigma(t) for t in timesteps.tolist()] + [(0.0, 1.0)]
+    rows = []
+    for (alpha, sigma), (alpha_next, sigma_next) in zip(weights[:-1], weights[1:], strict=True):
+        a = sigma_next / sigma
+        rows.append((alpha, sigma, NO_CLIP, a, alpha_next - a * alpha, 0.0, 0.0, 0.0))
+    return SamplerTable(timesteps, np.array(rows))
+
+
 def _transitions(timesteps: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     descending = [*timesteps.tolist(), CLEAN]
     return list(zip(descending[:-1], descending[1:], strict=True))

@@ -91,10 +91,30 @@ class ActivationStatistics:
         mixing = vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))  # (m, m)
         scores = rng.standard_normal((count, self.num_prototypes)) @ mixing.T
         levels = np.concatenate([[0.0], QUANTILE_LEVELS, [1.0]])
-        values = np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
+        values = self._score_values()
         uniform = normal_cdf(scores)
         columns = [np.interp(uniform[:, j], levels, values[j]) for j in range(self.num_prototypes)]
         return np.stack(columns, axis=1).astype(np.float32)
+
+    def to_scores(self, activations: Float32) -> Float32:
+        """s (N, m) to normal scores (N, m): each column as a standard normal variable of the same ranks.
+
+        Interpolated between the minimum, the 99 quantiles and the maximum, and no further than those. This
+        is the space in which the latent prior works: a mean of 0 and a deviation of 1 as in Preechakul et
+        al. 2022 (Diffusion Autoencoders), and no skew besides.
+        """
+        values = self._score_values()
+        columns = [np.interp(activations[:, j], values[j], _SCORES) for j in range(self.num_prototypes)]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def from_scores(self, scores: Float32) -> Float32:
+        """The inverse of `to_scores`: normal scores (N, m) to s (N, m) between minimum and maximum."""
+        values = self._score_values()
+        columns = [np.interp(scores[:, j], _SCORES, values[j]) for j in range(self.num_prototypes)]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _score_values(self) -> Float64:
+        return np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, numbers rounded to 6 significant digits."""
@@ -122,6 +142,12 @@ def normal_quantile(u: Float64) -> Float64:
     """Φ⁻¹(u) for 0 < u < 1, of any shape: `normal_cdf` inverted on a fine grid, |error| < 1e-4."""
     grid = np.linspace(-6.0, 6.0, 24_001)
     return np.interp(u, normal_cdf(grid), grid)
+
+
+TAIL_SCORE = 4.1
+"""The normal score of the minimum and the maximum: the extreme of about 60,000 normal draws."""
+
+_SCORES: Float64 = np.concatenate([[-TAIL_SCORE], normal_quantile(QUANTILE_LEVELS), [TAIL_SCORE]])
 
 
 def _rounded(values: Float64) -> list[Any]:

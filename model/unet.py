@@ -104,9 +104,13 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        angles = timesteps.float()[:, None] * self.frequencies[None, :]  # (B, base / 2)
-        embedded: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
+        embedded: Tensor = self.layers(self.sinusoid(timesteps))
         return embedded  # (B, width)
+
+    def sinusoid(self, timesteps: Tensor) -> Tensor:
+        """timesteps (B,) -> (B, base), before the layers."""
+        angles = timesteps.float()[:, None] * self.frequencies[None, :]  # (B, base / 2)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class ResidualBlock(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from model.config import (
     EncoderConfig,
     ImageConfig,
     ModelConfig,
+    PriorConfig,
     ScheduleConfig,
 )
 from model.patronus import Patronus
+from model.prior import Prior
 from training.config import TrainConfig
 from training.data import FASHION_MNIST_CLASSES, Dataset
-from training.evaluate import write_evaluation
+from training.evaluate import EVALUATION, weights_digest
 from training.export import export_bundle
+from training.prior import save_prior
 
+KeepEvaluation = Callable[[Path, Patronus], None]
 WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -71,15 +76,55 @@ def tiny_patronus(tiny_config: ModelConfig) -> Patronus:
 
 
 @pytest.fixture(scope="session")
+def keep_evaluation() -> KeepEvaluation:
+    """Writes what export asks of an evaluation of a model, without an hour of sampling."""
+
+    def keep(run: Path, patronus: Patronus) -> None:
+        measured = {"weights_sha256": weights_digest(patronus)}
+        metrics = {"measured": measured, "probe": {"accuracy_test": 0.5}}
+        (run / EVALUATION).write_text(json.dumps(metrics))
+
+    return keep
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(
-    tiny_patronus: Patronus, tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+    tiny_patronus: Patronus,
+    tiny_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A bundle of `tiny_patronus`; copy it before changing anything."""
     run = tmp_path_factory.mktemp("run")
-    write_evaluation(run, {"probe": {"accuracy_test": 0.5}})
+    keep_evaluation(run, tiny_patronus)
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     config = TrainConfig(model=tiny_patronus.config)
     export_bundle(tiny_patronus, config, tiny_dataset, tiny_dataset, run=run, out=out, name="tiny model")
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_prior_bundle(
+    tiny_patronus: Patronus,
+    tiny_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The same model with a latent prior of random weights; copy it before changing anything."""
+    run = tmp_path_factory.mktemp("run")
+    keep_evaluation(run, tiny_patronus)
+    torch.manual_seed(1)
+    config = PriorConfig(
+        num_prototypes=tiny_patronus.config.num_prototypes, width=16, num_layers=1, sampling_steps=8
+    )
+    prior = Prior(config)
+    torch.nn.init.normal_(prior.last.weight, std=0.1)
+    save_prior(prior, run, tiny_patronus.encoder)
+    out = tmp_path_factory.mktemp("bundles") / "tiny-with-prior"
+    train_config = TrainConfig(model=tiny_patronus.config)
+    export_bundle(
+        tiny_patronus, train_config, tiny_dataset, tiny_dataset, run=run, out=out, name="tiny with prior"
+    )
     return out
 
 

@@ -3,222 +3,294 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from model.config import ModelConfig
-from model.encoder import SIMILARITY_EPSILON
 from model.patronus import Patronus
-from model.samplers import Sampler, SamplerTable, ddim, ddim_inversion, sampler_table
-from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
-from model.transforms import Pixels, from_x_0, to_x_0
-from training.classifier import train_classifier
+from model.transforms import Pixels, to_x_0
+from training.classifier import can_classify, train_classifier
 from training.data import Dataset
+from training.evaluation.error import EvaluationError
+from training.evaluation.inception import load_inception
+from training.evaluation.lpips import Lpips, load_lpips
+from training.evaluation.prototypes import prototype_figures
+from training.evaluation.reconstruction import mean_psnr_db, mean_squared_error, mean_ssim
+from training.evaluation.record import EVALUATION, EVALUATION_TABLE, read_evaluation, write_evaluation
+from training.evaluation.samples import (
+    BATCH_SIZE,
+    LEARNED_S,
+    PRIOR_S,
+    RESAMPLED_S,
+    Drawing,
+    ImageSampling,
+    drawings,
+)
+from training.evaluation.tad import one_vs_rest, total_auroc_difference
+from training.evaluation.torchscript import file_digest
+from training.evaluation.weights import require_weights, weights_digest
 from training.exemplars import encode_all
 from training.frechet import feature_distance
-from training.losses import activation_correlation
-from training.probe import linear_probe
-from training.sampling import run_table
+from training.probe import FOLDS, attribute_probe, linear_probe
 from training.trainer import conditioning_losses
 
-EVALUATION = "evaluation.json"
+__all__ = [
+    "EVALUATION",
+    "EVALUATION_TABLE",
+    "SAMPLING_STEPS",
+    "EvaluationError",
+    "evaluate",
+    "read_evaluation",
+    "require_weights",
+    "weights_digest",
+    "write_evaluation",
+]
 
 CONDITIONING_TIMES = (0.1, 0.3, 0.6)  # of T: t = 100, 300, 600 where T = 1000
 NUM_CONDITIONING_IMAGES = 1000
 NUM_RECONSTRUCTIONS = 256
 INVERSION_STEPS = (20, 50)
 SAMPLING_STEPS = (10, 20, 50)
-SAMPLERS: tuple[Sampler, ...] = ("ddim", "dpmpp_2m")
-RESAMPLED_STEPS = (20,)
-RESAMPLED_SAMPLERS: tuple[Sampler, ...] = ("dpmpp_2m",)
-LARGEST_PSNR_DB = 100.0
-BATCH_SIZE = 128
+NO_LABELS = "the data set has neither classes nor attributes"
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-
-class EvaluationError(Exception):
-    """A run has no readable evaluation, or one was asked for that the data cannot give."""
+SampleS = Callable[[np.random.Generator, int], Float32]
+"""Draws so many activation vectors (count, m), as a latent prior does."""
 
 
 def evaluate(
-    patronus: Patronus, train: Dataset, test: Dataset, *, num_samples: int, seed: int = 0
+    patronus: Patronus,
+    train: Dataset,
+    test: Dataset,
+    *,
+    num_samples: int,
+    dataset_name: str = "unnamed",
+    steps: Sequence[int] = SAMPLING_STEPS,
+    seed: int = 0,
+    sample_s: SampleS | None = None,
+    inception_weights: Path | None = None,
+    lpips_weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Figures of a model on the test split, as JSON values without NaN.
+    """Figures of a model on the test split, as JSON values without NaN or null.
 
-    `num_samples` images are drawn by each sampler and compared with the whole test split, and so are as
-    many real training images, which shows how near equally many images can come. "learned_s" is the s of
-    test images (as in the published rows), "resampled_s" is drawn from the training split's statistics.
-    The denoiser costs 180 calls a sample and 42,000 calls for everything else. Raises EvaluationError.
+    `num_samples` images are drawn with each of `steps` by each sampler and compared with the whole test
+    split, and so are as many real training images, which shows how near equally many images can come.
+    "learned_s" is the s of test images (as in the published rows), "resampled_s" is drawn from the training
+    split's statistics, "prior_s" by `sample_s` where it is given. The distance is named FID with
+    `inception_weights` (see `load_inception`), FD-classifier on our own classifier of the data set's classes
+    or attributes. What could not be measured is under "not_measured" with its reason.
+
+    The denoiser costs 2 x sum(steps) + 20 calls a sample (20 more with `sample_s`) and 42,000 calls for
+    everything else. Raises EvaluationError.
     """
-    if not 2 <= num_samples <= min(len(train), len(test)):
-        largest = min(len(train), len(test))
-        raise EvaluationError(f"num_samples must be 2 to {largest}, not {num_samples}")
-    cpu = patronus.activation_mean.device.type == "cpu"
-    layout = torch.channels_last if cpu else torch.contiguous_format  # a fifth faster there
+    _check(num_samples, steps, train, test)
+    device = str(patronus.activation_mean.device)
+    # Weights first: a wrong path is reported before an hour of sampling.
+    inception = None if inception_weights is None else load_inception(inception_weights, device=device)
+    lpips = None if lpips_weights is None else load_lpips(lpips_weights, device=device)
+    steps = sorted(set(steps))
+    measured: dict[str, Any] = {
+        "weights_sha256": weights_digest(patronus),
+        "dataset": dataset_name,
+        "num_samples": num_samples,
+        "steps": steps,
+        "seed": seed,
+        "device": device,
+        "torch": torch.__version__,
+    }
+    if inception_weights is not None:
+        measured["inception_weights_sha256"] = file_digest(inception_weights)
+    if lpips_weights is not None:
+        measured["lpips_weights_sha256"] = file_digest(lpips_weights)
+
+    not_measured: dict[str, str] = {}
+    layout = torch.channels_last if device == "cpu" else torch.contiguous_format  # a fifth faster there
     patronus = copy.deepcopy(patronus).eval()
     patronus.to(memory_format=layout)  # type: ignore[call-overload]
     train_activations, train_cells = encode_all(patronus, train.pixels)
     test_activations, _ = encode_all(patronus, test.pixels)
-    probe = linear_probe(train_activations, train.labels, test_activations, test.labels)
-    classifier = train_classifier(train, device=str(patronus.activation_mean.device))
     # One random order of the test split: every measurement takes its first images.
     order = np.random.default_rng(seed).permutation(len(test))
     pixels, activations = test.pixels[order], test_activations[order]
+
+    sources = {LEARNED_S: activations[:num_samples]}
     statistics = ActivationStatistics.measure(train_activations)
-    resampled_s = statistics.resample(np.random.default_rng(seed), num_samples)
+    sources[RESAMPLED_S] = statistics.resample(np.random.default_rng(seed), num_samples)
+    if sample_s is None:
+        not_measured["samples from prior_s"] = "no latent prior was given"
+    else:
+        sources[PRIOR_S] = _checked(sample_s(np.random.default_rng(seed), num_samples), sources[LEARNED_S])
     with tqdm(desc="denoiser", unit="image-call", leave=False) as progress:
-        sampling = _Sampling(patronus, progress, seed)
-        samples = _samples(sampling, activations[:num_samples], resampled_s)
-        reconstruction = _reconstruction(sampling, pixels, activations, samples)
+        sampling = ImageSampling(patronus, progress, seed)
+        num_timesteps = sampling.schedule.num_timesteps
+        samples = {
+            drawing: sampling.draw(drawing, sources[drawing.source])
+            for drawing in drawings(steps, num_timesteps, list(sources))
+        }
+        reconstruction = _reconstruction(sampling, pixels, activations, samples, lpips)
+    for count in steps:
+        if count > num_timesteps:
+            not_measured[f"samples with {count} steps"] = f"the schedule has {num_timesteps} timesteps"
+    if lpips is None:
+        not_measured["reconstruction.lpips"] = "no LPIPS weights were given"
 
-    def fd_classifier(generated: Pixels) -> float:
-        return feature_distance(classifier.features(generated), real_features)
-
-    real_features = classifier.features(test.pixels)
-    train_order = np.random.default_rng(seed).permutation(len(train))[:num_samples]
+    distances: dict[str, float] = {}
+    classifier_figures: dict[str, float] = {}
+    train_order = np.sort(np.random.default_rng(seed).permutation(len(train))[:num_samples])
+    real = train.pixels[train_order]
+    if inception is None:
+        not_measured["samples.fid"] = "no Inception weights were given"
+    else:
+        distances |= _distances("fid", inception.features, test.pixels, real, samples)
+    if can_classify(train):
+        classifier = train_classifier(train, device=device)
+        classifier_figures["classifier_accuracy_test"] = classifier.accuracy(test)
+        distances |= _distances("fd_classifier", classifier.features, test.pixels, real, samples)
+    else:
+        not_measured["samples.fd_classifier"] = NO_LABELS
+    probe = _probe(train, test, train_activations, test_activations, not_measured)
     return {
+        "measured": measured,
         "num_train_images": len(train),
         "num_test_images": len(test),
         "conditioning": _conditioning(patronus, pixels, activations),
-        "probe": {"accuracy_test": probe.test, "accuracy_5_fold": probe.cross_validated},
+        "probe": probe,
+        **_tad(test, test_activations, not_measured),
         "reconstruction": reconstruction,
-        "prototypes": _prototypes(patronus.config, train_activations, train_cells, test_activations),
-        "samples": {
-            "num_images": num_samples,
-            "classifier_accuracy_test": classifier.accuracy(test),
-            "fd_classifier_real_train_images": fd_classifier(train.pixels[train_order]),
-            **{f"fd_classifier_{name}": fd_classifier(drawn) for name, drawn in samples.items()},
-        },
+        "prototypes": prototype_figures(patronus.config, train_activations, train_cells, test_activations),
+        "samples": {"num_images": num_samples, **classifier_figures, **distances},
+        "not_measured": not_measured,
     }
 
 
-def write_evaluation(run: Path, metrics: Mapping[str, Any]) -> None:
-    """Keep the figures as evaluation.json in the run directory, and print them as a table.
-
-    Raises EvaluationError where a figure is not finite.
-    """
-    wrong = [name for name, value in _flat(metrics) if isinstance(value, float) and not math.isfinite(value)]
-    if wrong:
-        raise EvaluationError(f"not finite, did training diverge? {', '.join(wrong)}")
-    text = json.dumps(dict(metrics), indent=1, allow_nan=False)
-    (run / EVALUATION).write_text(text + "\n", encoding="utf-8")
-    rows = list(_flat(metrics))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        print(f"{name:{width}}  {value:.4f}" if isinstance(value, float) else f"{name:{width}}  {value}")
+def _check(num_samples: int, steps: Sequence[int], train: Dataset, test: Dataset) -> None:
+    largest = min(len(train), len(test))
+    if not 2 <= num_samples <= largest:
+        raise EvaluationError(f"num_samples must be 2 to {largest}, not {num_samples}")
+    if not steps or min(steps) < 1:
+        raise EvaluationError(f"steps must be one or more numbers of at least 1, not {list(steps)}")
 
 
-def read_evaluation(run: Path) -> dict[str, Any]:
-    """The figures that `write_evaluation` kept. Raises EvaluationError."""
-    path = run / EVALUATION
-    try:
-        metrics = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise EvaluationError(f"{path} is missing: run `python -m training evaluate` first") from error
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path} cannot be read: {error}") from error
-    if not isinstance(metrics, dict):
-        raise EvaluationError(f"{path} must hold an object, not {type(metrics).__name__}")
-    return metrics
-
-
-def mean_psnr_db(expected: Pixels, found: Pixels) -> float:
-    """Mean over images (N, ...) uint8 of the peak signal-to-noise ratio in dB, at most 100 per image."""
-    difference = (expected.astype(np.float64) - found.astype(np.float64)).reshape(len(expected), -1)
-    mean_squares = np.maximum(np.square(difference).mean(axis=1), 255.0**2 / 10 ** (LARGEST_PSNR_DB / 10))
-    return float((10.0 * np.log10(255.0**2 / mean_squares)).mean())
-
-
-def distance_at(similarities: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """The distance that has a given similarity: the inverse of `model.encoder.similarity`, at least 0.
-
-    s = log((d + 1) / (d + δ)) gives d = (1 - δ eˢ) / (eˢ - 1); at most 1e7, where s vanishes.
-    """
-    s = similarities.astype(np.float64)
-    distances = (1.0 - SIMILARITY_EPSILON * np.exp(s)) / np.maximum(np.expm1(s), 1e-7)
-    return np.clip(distances, 0.0, 1e7)
-
-
-class _Sampling:
-    """Runs sampler tables over many images in batches, under one progress bar."""
-
-    def __init__(self, patronus: Patronus, progress: tqdm[Any], seed: int) -> None:
-        self.patronus = patronus
-        self.schedule = NoiseSchedule.from_config(patronus.config.schedule)
-        self.progress = progress
-        self.seed = seed
-
-    def draw(self, sampler: Sampler, steps: int, activations: Float32) -> Pixels:
-        """Images (N, C, H, W) from s (N, m) and random x_T, the same x_T for every sampler."""
-        generator = torch.Generator().manual_seed(self.seed)
-        x_T = torch.randn((len(activations), *self.patronus.config.image.shape), generator=generator)
-        table = sampler_table(sampler, self.schedule, steps, clip=1.0)
-        return self._run([table], x_T, activations)
-
-    def reconstruct(self, steps: int, pixels: Pixels, activations: Float32) -> Pixels:
-        """Images (N, C, H, W) inverted to x_T with DDIM and sampled again with as many steps."""
-        tables = [ddim_inversion(self.schedule, steps), ddim(self.schedule, steps)]
-        return self._run(tables, torch.from_numpy(to_x_0(pixels)), activations)
-
-    def _run(self, tables: Sequence[SamplerTable], x: Tensor, activations: Float32) -> Pixels:
-        device = self.patronus.activation_mean.device
-        finished = []
-        for start in range(0, len(x), BATCH_SIZE):
-            x_t = x[start : start + BATCH_SIZE].to(device)
-            s = torch.from_numpy(activations[start : start + BATCH_SIZE]).to(device)
-            for table in tables:
-                x_t = run_table(self.patronus, table, x_t, s)
-                self.progress.update(len(table) * len(x_t))
-            finished.append(from_x_0(x_t.cpu().numpy()))
-        return np.concatenate(finished)
-
-
-def _samples(sampling: _Sampling, learned_s: Float32, resampled_s: Float32) -> dict[str, Pixels]:
-    """Images by every sampler and number of steps that the schedule allows, by a name that says which."""
-    longest = sampling.schedule.num_timesteps
-    return {
-        _sample_name(sampler, steps, source): sampling.draw(sampler, steps, s)
-        for source, s, samplers, choices in (
-            ("learned_s", learned_s, SAMPLERS, SAMPLING_STEPS),
-            ("resampled_s", resampled_s, RESAMPLED_SAMPLERS, RESAMPLED_STEPS),
+def _checked(drawn: Float32, like: Float32) -> Float32:
+    if drawn.shape != like.shape or not np.isfinite(drawn).all():
+        raise EvaluationError(
+            f"sample_s must give finite activations of shape {like.shape}, it gave shape {drawn.shape}"
+            + ("" if np.isfinite(drawn).all() else " with values that are not finite")
         )
-        for sampler in samplers
-        for steps in choices
-        if steps <= longest
+    return drawn.astype(np.float32, copy=False)
+
+
+def _distances(
+    name: str,
+    features: Callable[[Pixels], Float32],
+    test: Pixels,
+    train: Pixels,
+    samples: Mapping[Drawing, Pixels],
+) -> dict[str, float]:
+    """Fréchet distances to the test images: of real training images, and of every drawing."""
+    expected = features(test)
+    result = {f"{name}_real_train_images": feature_distance(features(train), expected)}
+    for drawing, drawn in samples.items():
+        result[f"{name}_{drawing}"] = feature_distance(features(drawn), expected)
+    return result
+
+
+def _probe(
+    train: Dataset, test: Dataset, train_s: Float32, test_s: Float32, not_measured: dict[str, str]
+) -> dict[str, Any]:
+    """Accuracy for classes and mean AUROC for attributes; both, one or none, as the data set has them."""
+    result: dict[str, Any] = {}
+    if train.class_names:
+        _, counts = np.unique(train.labels, return_counts=True)
+        if len(counts) < 2:
+            not_measured["probe.accuracy"] = "all training images are of one class"
+        else:
+            folds = FOLDS if counts.min() >= FOLDS else 0
+            accuracy = linear_probe(train_s, train.labels, test_s, test.labels, folds=folds)
+            result["accuracy_test"] = accuracy.test
+            if folds:
+                result["accuracy_5_fold"] = accuracy.cross_validated
+            else:
+                not_measured["probe.accuracy_5_fold"] = f"a class has fewer than {FOLDS} training images"
+    if train.attribute_names:
+        auroc = attribute_probe(train_s, train.attributes, test_s, test.attributes)
+        if auroc.num_attributes:
+            result["auroc_test"] = auroc.test
+            result["auroc_5_fold"] = auroc.cross_validated
+            result["auroc_num_attributes"] = auroc.num_attributes
+        else:
+            not_measured["probe.auroc"] = (
+                f"no attribute has both values known of {FOLDS} training images each and in the test split"
+            )
+    if not train.class_names and not train.attribute_names:
+        not_measured["probe"] = NO_LABELS
+    return result
+
+
+def _tad(test: Dataset, test_s: Float32, not_measured: dict[str, str]) -> dict[str, Any]:
+    """TAD on the test split: of the attributes where there are some, else of the classes one-vs-rest."""
+    if test.attribute_names:
+        of, attributes, names = "attributes", test.attributes, test.attribute_names
+    elif test.class_names:
+        of, names = "classes", test.class_names
+        attributes = one_vs_rest(test.labels, len(names))
+    else:
+        not_measured["tad"] = NO_LABELS
+        return {}
+    found = total_auroc_difference(test_s, attributes, names)
+    captured = {
+        attribute.name: {
+            "prototype": attribute.prototype,
+            "auroc": attribute.auroc,
+            "second_auroc": attribute.second_auroc,
+        }
+        for attribute in found.captured
     }
-
-
-def _sample_name(sampler: str, steps: int, source: str) -> str:
-    return f"{sampler}_{steps}_steps_{source}"
+    return {
+        "tad": {
+            "of": of,
+            "tad": found.tad,
+            "num_captured": len(found.captured),
+            "num_attributes": found.num_attributes,
+            "num_prototypes": test_s.shape[1],
+            "captured": captured,
+        }
+    }
 
 
 def _reconstruction(
-    sampling: _Sampling, pixels: Pixels, activations: Float32, samples: Mapping[str, Pixels]
+    sampling: ImageSampling,
+    pixels: Pixels,
+    activations: Float32,
+    samples: Mapping[Drawing, Pixels],
+    lpips: Lpips | None,
 ) -> dict[str, Any]:
-    """PSNR of images from their own s: by way of their inverted x_T, and of a random one (in `samples`)."""
+    """Likeness of images drawn from their own s: by way of their inverted x_T, and of a random one."""
     count = min(NUM_RECONSTRUCTIONS, len(pixels))
-    result: dict[str, Any] = {"num_images": count}
-    for steps in INVERSION_STEPS:
-        if steps <= sampling.schedule.num_timesteps:
-            found = sampling.reconstruct(steps, pixels[:count], activations[:count])
-            result[f"ddim_inversion_{steps}_steps_psnr_db"] = mean_psnr_db(pixels[:count], found)
-    from_random = samples.get(_sample_name("ddim", INVERSION_STEPS[-1], "learned_s"))
+    found = {
+        f"ddim_inversion_{steps}_steps": sampling.reconstruct(steps, pixels[:count], activations[:count])
+        for steps in INVERSION_STEPS
+        if steps <= sampling.schedule.num_timesteps
+    }
+    from_random = samples.get(Drawing("ddim", INVERSION_STEPS[-1], LEARNED_S))
     if from_random is not None:
-        result[f"random_noise_{INVERSION_STEPS[-1]}_steps_psnr_db"] = mean_psnr_db(
-            pixels[: len(from_random)], from_random
-        )
+        found[f"random_noise_{INVERSION_STEPS[-1]}_steps"] = from_random
+    result: dict[str, Any] = {"num_images": count}
+    for name, drawn in found.items():
+        expected = pixels[: len(drawn)]
+        result[f"{name}_mse"] = mean_squared_error(expected, drawn)
+        result[f"{name}_psnr_db"] = mean_psnr_db(expected, drawn)
+        result[f"{name}_ssim"] = mean_ssim(expected, drawn)
+        if lpips is not None:
+            result[f"{name}_lpips"] = lpips.mean(expected, drawn)
     return result
 
 
@@ -243,32 +315,3 @@ def _conditioning(patronus: Patronus, pixels: Pixels, activations: Float32) -> d
             "gap": 1.0 - true / shuffled,
         }
     return result
-
-
-def _prototypes(
-    config: ModelConfig, train_activations: Float32, train_cells: Int64, test_activations: Float32
-) -> dict[str, Any]:
-    """Whether prototypes are distinct from one another, vary over images, and lie near real patches."""
-    correlation = activation_correlation(torch.from_numpy(test_activations)).abs().fill_diagonal_(0.0)
-    best = train_activations.argmax(axis=0)  # (m,)
-    m = np.arange(config.num_prototypes)
-    height, width = config.image.height, config.image.width
-    exemplars = {
-        (int(image), config.receptive_field.box(int(cell), height, width))
-        for image, cell in zip(best, train_cells[best, m], strict=True)
-    }
-    return {
-        "num_prototypes": config.num_prototypes,
-        "num_distinct_exemplars": len(exemplars),
-        "largest_correlation_mean": float(correlation.amax(dim=1).mean()),
-        "raw_spread_mean": float(test_activations.std(axis=0).mean()),
-        "nearest_train_patch_distance_mean": float(distance_at(train_activations[best, m]).mean()),
-    }
-
-
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,34 @@ from model.bundle import (
     DENOISER,
     ENCODER,
     MANIFEST,
+    PRIOR,
     WEIGHTS,
     Bundle,
+    Pictures,
     Prototype,
     write_manifest,
     write_pictures,
 )
-from model.config import ModelConfig, config_to_dict
+from model.config import ModelConfig, PriorConfig, ScheduleConfig, config_to_dict
 from model.patronus import DenoiseStep, Patronus
+from model.prior import Prior, PriorStep
 from model.samplers import ddim, ddim_inversion, dpmpp_2m
 from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
 from training.config import TrainConfig
 from training.data import Dataset
-from training.evaluate import read_evaluation
+from training.evaluate import read_evaluation, require_weights
 from training.exemplars import choose_pictures, encode_all
+from training.prior import has_prior, load_prior
 from training.trainer import PARENT
 
 log = logging.getLogger(__name__)
 
 PARITY_BATCHES = (1, 3, 16)
 PARITY_TOLERANCE = 1e-4
+
+Draw = Callable[[int, int], dict[str, Tensor]]
+"""Random inputs of a graph for a number of rows and a seed."""
 
 
 class ExportError(Exception):
@@ -61,39 +69,71 @@ def export_bundle(
     out: Path,
     name: str,
 ) -> Bundle:
-    """Write `out` from averaged weights and the run's evaluation; nothing is left behind on failure.
+    """Write `out` from averaged weights, the run's evaluation and its prior, where it has one.
 
-    A bundle already there is replaced. Raises EvaluationError where the run has not been evaluated,
+    A bundle already there is replaced; nothing is left behind on failure. Raises EvaluationError where the
+    run has not been evaluated with these weights, PriorError where its prior belongs to another encoder,
     ExportError where a graph differs from the model or `out` is no bundle, BundleError where the result
     does not load.
     """
     metrics = read_evaluation(run)
+    require_weights(metrics, patronus)
+    prior = load_prior(run, patronus.encoder) if has_prior(run) else None
+    provenance = {
+        "git_revision": git_revision(),
+        "dataset": config.dataset,
+        "num_training_images": len(train),
+        "training": _without_model(config_to_dict(config)),
+        "parent": _parent_run(run),
+        "torch": torch.__version__,
+    }
+    return write_bundle(
+        patronus,
+        out=out,
+        name=name,
+        measure_on=(train, test),
+        metrics=metrics,
+        provenance=provenance,
+        prior=prior,
+    )
+
+
+def write_bundle(
+    patronus: Patronus,
+    *,
+    out: Path,
+    name: str,
+    measure_on: tuple[Dataset, Dataset] | None,
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    prior: Prior | None = None,
+) -> Bundle:
+    """Write `out` from a model, as `export_bundle` does, whatever the model came from.
+
+    Statistics and pictures are measured on `measure_on`, (train, test); without it the bundle has none, and
+    can have no `prior`.
+    """
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no bundle: name another directory, this one is not replaced")
     patronus = patronus.cpu().eval()
-    log.info("encoding %d training images", len(train))
-    activations, cells = encode_all(patronus, train.pixels)
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
         directory = Path(scratch) / "bundle"
         directory.mkdir()
-        parity = export_graphs(patronus, directory)
+        parity = export_graphs(patronus, directory, prior)  # first: it tells of broken weights
+        statistics = None
+        if measure_on is not None:
+            statistics, pictures = _measure(patronus, *measure_on)
+            write_pictures(directory, pictures)
         save_file({k: v.contiguous() for k, v in patronus.state_dict().items()}, directory / WEIGHTS)
-        write_pictures(directory, choose_pictures(patronus, train, activations, cells, test))
         write_manifest(
             directory,
             name=name,
             config=patronus.config,
-            statistics=ActivationStatistics.measure(activations),
+            statistics=statistics,
             prototypes=tuple(Prototype() for _ in range(patronus.config.num_prototypes)),
-            metrics=metrics | {"export_largest_difference": parity},
-            provenance={
-                "git_revision": _git_revision(),
-                "dataset": config.dataset,
-                "num_training_images": len(train),
-                "training": _without_model(config_to_dict(config)),
-                "parent": _parent_run(run),
-                "torch": torch.__version__,
-            },
+            metrics={**metrics, "export_largest_difference": parity},
+            provenance=provenance,
+            prior=None if prior is None else prior.config,
         )
         bundle = replace(Bundle.load(directory), directory=out)
         if out.exists():
@@ -104,33 +144,31 @@ def export_bundle(
     return bundle
 
 
-def export_graphs(patronus: Patronus, directory: Path) -> float:
-    """Write encoder.onnx and denoiser.onnx; returns the largest |torch - ONNX Runtime| found.
+def _measure(patronus: Patronus, train: Dataset, test: Dataset) -> tuple[ActivationStatistics, Pictures]:
+    log.info("encoding %d training images", len(train))
+    activations, cells = encode_all(patronus, train.pixels)
+    pictures = choose_pictures(patronus, train, activations, cells, test)
+    return ActivationStatistics.measure(activations), pictures
+
+
+def export_graphs(patronus: Patronus, directory: Path, prior: Prior | None = None) -> float:
+    """Write encoder.onnx, denoiser.onnx and, given one, prior.onnx; the largest |torch - ONNX Runtime| found.
 
     Batch sizes 1, 3 and 16 on random inputs, over rows of several samplers. Raises ExportError above 1e-4.
     """
     config = patronus.config
-    example = random_step_inputs(config, 2, seed=0)
+    step = ["x_next", "memory_next", "x_0_hat"]
+    graphs: list[tuple[str, nn.Module, list[str], Draw]] = [
+        (ENCODER, patronus.encoder, ["activations", "similarity_maps"], partial(_random_images, config)),
+        (DENOISER, DenoiseStep(patronus).eval(), step, partial(random_step_inputs, config)),
+    ]
+    if prior is not None:
+        graphs.append((PRIOR, PriorStep(prior).eval(), step, partial(random_prior_inputs, prior.config)))
     largest = 0.0
-    for file, module, inputs, outputs, draw in (
-        (
-            ENCODER,
-            patronus.encoder,
-            {"x_0": example["x_t"]},
-            ["activations", "similarity_maps"],
-            _random_images,
-        ),
-        (
-            DENOISER,
-            DenoiseStep(patronus).eval(),
-            example,
-            ["x_next", "memory_next", "x_0_hat"],
-            random_step_inputs,
-        ),
-    ):
+    for file, module, outputs, draw in graphs:
         path = directory / file
-        _export(module, inputs, outputs, path)
-        largest = max(largest, largest_difference(module, path, config, draw))
+        _export(module, draw(2, 0), outputs, path)
+        largest = max(largest, largest_difference(module, path, draw))
     return largest
 
 
@@ -159,9 +197,22 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
 
 
 def random_step_inputs(config: ModelConfig, count: int, seed: int) -> dict[str, Tensor]:
-    """Inputs of one step for `count` rows, each at a random place in a random sampler."""
+    """Inputs of one denoise step for `count` rows, each at a random place in a random sampler."""
     rng = np.random.default_rng(seed)
-    schedule = NoiseSchedule.from_config(config.schedule)
+    step = _random_step(rng, config.schedule, config.image.shape, count)
+    s = torch.from_numpy(rng.standard_normal((count, config.num_prototypes), dtype=np.float32)).abs()
+    return {"x_t": step.pop("x_t"), "timesteps": step.pop("timesteps"), "activations": s, **step}
+
+
+def random_prior_inputs(config: PriorConfig, count: int, seed: int) -> dict[str, Tensor]:
+    """Inputs of one step of the prior, likewise."""
+    return _random_step(np.random.default_rng(seed), config.schedule, (config.num_prototypes,), count)
+
+
+def _random_step(
+    rng: np.random.Generator, schedule_config: ScheduleConfig, shape: tuple[int, ...], count: int
+) -> dict[str, Tensor]:
+    schedule = NoiseSchedule.from_config(schedule_config)
     steps = min(20, schedule.num_timesteps)
     tables = (
         ddim(schedule, steps, eta=0.5, clip=1.0),
@@ -169,20 +220,18 @@ def random_step_inputs(config: ModelConfig, count: int, seed: int) -> dict[str, 
         ddim_inversion(schedule, steps),
     )
     rows = [(tables[rng.integers(len(tables))], int(rng.integers(steps))) for _ in range(count)]
-    timesteps = np.array([table.timesteps[i] for table, i in rows])
-    coefficients = np.array([table.coefficients[i] for table, i in rows], dtype=np.float32)
 
-    def normal(*shape: int) -> Tensor:
-        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    def normal() -> Tensor:
+        return torch.from_numpy(rng.standard_normal((count, *shape), dtype=np.float32))
 
-    image = config.image.shape
     return {
-        "x_t": normal(count, *image),
-        "timesteps": torch.from_numpy(timesteps),
-        "activations": normal(count, config.num_prototypes).abs(),
-        "memory": normal(count, *image),
-        "noise": normal(count, *image),
-        "coefficients": torch.from_numpy(coefficients),
+        "x_t": normal(),
+        "timesteps": torch.from_numpy(np.array([table.timesteps[i] for table, i in rows])),
+        "memory": normal(),
+        "noise": normal(),
+        "coefficients": torch.from_numpy(
+            np.array([table.coefficients[i] for table, i in rows], dtype=np.float32)
+        ),
     }
 
 
@@ -190,21 +239,16 @@ def _random_images(config: ModelConfig, count: int, seed: int) -> dict[str, Tens
     return {"x_0": random_step_inputs(config, count, seed)["x_t"].clamp(-1.0, 1.0)}
 
 
-def largest_difference(
-    module: nn.Module,
-    path: Path,
-    config: ModelConfig,
-    draw: Callable[[ModelConfig, int, int], dict[str, Tensor]],
-) -> float:
+def largest_difference(module: nn.Module, path: Path, draw: Draw) -> float:
     """Largest |torch - ONNX Runtime| between `module` and the graph at `path`, over several batch sizes.
 
-    Relative to the largest value of an output where that exceeds 1; `draw` gives inputs for a
-    configuration, a count and a seed. Raises ExportError above 1e-4 and where a value is not a number.
+    Relative to the largest value of an output where that exceeds 1; `draw` gives inputs for a count and
+    a seed. Raises ExportError above 1e-4 and where a value is not a number.
     """
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = []
     for count in PARITY_BATCHES:
-        inputs = draw(config, count, count)
+        inputs = draw(count, count)
         with torch.no_grad():
             expected = module(*inputs.values())
         found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
@@ -238,7 +282,8 @@ def _parent_run(run: Path) -> dict[str, Any] | None:
     return parent | {"training": _without_model(parent["training"])}
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
+    """The commit of the source tree, or None where there is no repository."""
     command: list[Any] = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

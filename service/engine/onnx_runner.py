@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
 
-from model.bundle import DENOISER, ENCODER, Bundle, BundleError, graph_signature
+from model.bundle import DENOISER, ENCODER, PRIOR, Bundle, BundleError, graph_signature
 from model.config import ModelConfig
 from model.samplers import ALPHA
 from service.engine.errors import OutOfMemoryError
@@ -32,7 +32,7 @@ class DeviceError(Exception):
 
 
 class OnnxRunner:
-    """Two sessions and fixed batch sizes: a call is padded up to the next size.
+    """A session for each graph, and fixed batch sizes: a call is padded up to the next size.
 
     Fixed sizes keep the memory arenas from growing with every new batch size. Opening checks the
     graphs' inputs against the bundle's configuration and raises BundleError or DeviceError.
@@ -44,6 +44,7 @@ class OnnxRunner:
         providers = _providers(device)
         self._encoder = _open_session(bundle, ENCODER, providers, num_threads)
         self._denoiser = _open_session(bundle, DENOISER, providers, num_threads)
+        self._prior = _open_session(bundle, PRIOR, providers, num_threads) if bundle.prior else None
         self._provider = self._denoiser.get_providers()[0]
         if device == "cuda" and self._provider != CUDA:
             raise DeviceError("device cuda was asked for, but ONNX Runtime could not load its CUDA libraries")
@@ -74,6 +75,9 @@ class OnnxRunner:
             self.denoise_step(
                 StepInputs(x, np.zeros(size, np.int64), np.zeros((size, m), np.float32), x, x, coefficients)
             )
+            if self.has_prior:
+                z, nothing = np.zeros((size, m), np.float32), np.zeros((size, 0), np.float32)
+                self.prior_step(StepInputs(z, np.zeros(size, np.int64), nothing, z, z, coefficients))
 
     def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
         count = len(x_0)
@@ -84,11 +88,31 @@ class OnnxRunner:
         return activations[:count], maps[:count]
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        return self._step(self._denoiser, inputs, vars)
+
+    @property
+    def has_prior(self) -> bool:
+        return self._prior is not None
+
+    def prior_step(self, inputs: StepInputs) -> StepOutputs:
+        assert self._prior is not None  # callers ask `has_prior`
+        return self._step(self._prior, inputs, _without_activations)
+
+    def _step(
+        self,
+        session: ort.InferenceSession,
+        inputs: StepInputs,
+        feeds: Callable[[StepInputs], dict[str, np.ndarray]],
+    ) -> StepOutputs:
         count = len(inputs)
         size = self.bucket(count)
         padded = inputs if size == count else inputs.padded(size)
-        outputs = _run(self._denoiser, STEP_OUTPUTS, vars(padded))
+        outputs = _run(session, STEP_OUTPUTS, feeds(padded))
         return StepOutputs(*(output[:count] for output in outputs))
+
+
+def _without_activations(inputs: StepInputs) -> dict[str, np.ndarray]:
+    return {name: array for name, array in vars(inputs).items() if name != "activations"}
 
 
 def bucket_sizes(max_batch: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from model.bundle import Bundle
 from service.pipeline.errors import PipelineError, UnknownPrototypeError
+from service.pipeline.measured import statistics_of
 
 Float32 = npt.NDArray[np.float32]
 Operation = Literal["set", "add", "scale", "max", "min"]
@@ -66,16 +67,16 @@ def apply_edits(
 ) -> tuple[Float32, list[Clamping]]:
     """activations (..., m) with edits applied in order, and what had to be clamped.
 
-    Edited entries stay within the training data's 0.01 … 0.99 quantiles, or with `extrapolate`
-    within what an activation can be at all, 0 … 9.21.
+    Edited entries stay within the training data's 0.01 … 0.99 quantiles, or with `extrapolate`, and in
+    a bundle without statistics, within what an activation can be at all, 0 … 9.21. Raises PipelineError
+    for `max` and `min` without statistics.
     """
     edited = activations.copy()
     clampings = []
     for edit in edits:
         j = prototype_index(bundle, edit.prototype)
-        quantiles = float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
-        low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else quantiles
-        requested = _requested(edit, edited[..., j], quantiles)
+        requested = _requested(bundle, edit, edited[..., j], j)
+        low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else _reach(bundle, j)
         used = np.clip(requested, low, high)
         edited[..., j] = used
         first = int(np.argmax(np.abs(requested - used).ravel()))
@@ -119,12 +120,18 @@ class EditLoop:
         return True
 
 
-def _requested(edit: Edit, current: Float32, quantiles: tuple[float, float]) -> npt.NDArray[np.float64]:
+def _reach(bundle: Bundle, j: int) -> tuple[float, float]:
+    """The least and the most that an edit of prototype `j` reaches without extrapolation."""
+    if bundle.statistics is None:
+        return 0.0, LARGEST_ACTIVATION
+    return float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
+
+
+def _requested(bundle: Bundle, edit: Edit, current: Float32, j: int) -> npt.NDArray[np.float64]:
     before = np.asarray(current, dtype=np.float64)
-    if edit.op == "min":
-        return np.full_like(before, quantiles[0])
-    if edit.op == "max":
-        return np.full_like(before, quantiles[1])
+    if edit.op in ("max", "min"):
+        statistics = statistics_of(bundle, f"edit op {edit.op!r}")
+        return np.full_like(before, (statistics.high if edit.op == "max" else statistics.low)[j])
     assert edit.value is not None  # checked at construction
     if edit.op == "set":
         return np.full_like(before, edit.value)

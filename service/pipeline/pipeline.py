@@ -29,6 +29,7 @@ from service.pipeline.edits import (
     prototype_index,
 )
 from service.pipeline.errors import PipelineError, UnknownImageError
+from service.pipeline.measured import REMEDY, reference_images, statistics_of
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 
 Float32 = npt.NDArray[np.float32]
@@ -264,12 +265,13 @@ class Pipeline:
     ) -> Visualization:
         """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
 
-        Find its largest activation on test images; set it on every source, x_T kept; regenerate and
+        Find its largest activation on test images (and the sources, which are all there is in a bundle
+        without pictures); set it on every source, x_T kept; regenerate and
         encode; keep the result in which it is strongest, and cut out the patch that matches best.
         """
         self._check_steps(steps)
         j = prototype_index(self.bundle, prototype)
-        references = list(self.bundle.pictures.reference_images)
+        references = reference_images(self.bundle)
         known_images = await self.encode([*sources, *references], is_continuation=is_continuation)
         encodings = known_images[: len(sources)]
         target = max(float(known.activations[j]) for known in known_images)
@@ -298,7 +300,11 @@ class Pipeline:
 
     def choose_sources(self, count: int, seed: int) -> list[Pixels]:
         """`count` of the reference images, drawn by `seed`. Raises PipelineError beyond their number."""
-        references = self.bundle.pictures.reference_images
+        references = reference_images(self.bundle)
+        if not references:
+            raise PipelineError(
+                f"the bundle {self.bundle.name!r} keeps no images: send some as `images`, or {REMEDY}"
+            )
         if count > len(references):
             raise PipelineError(
                 f"num_samples must be 1 to {len(references)}, not {count}: send images for more"
@@ -343,7 +349,7 @@ class Pipeline:
             return np.repeat(source.activations[None], len(seeds), axis=0), "image"
         if request.activations is not None:
             return np.repeat(request.activations[None], len(seeds), axis=0), "request"
-        resample = self.bundle.statistics.resample
+        resample = statistics_of(self.bundle, "sampling without image, image_id or activations").resample
         drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
         return np.concatenate(drawn), "resampled_from_training_statistics"
 

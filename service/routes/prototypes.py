@@ -7,11 +7,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.bundle import Bundle
-from model.statistics import QUANTILE_LEVELS
+from model.bundle import Bundle, Pictures
+from model.receptive_field import Box
+from model.statistics import QUANTILE_LEVELS, ActivationStatistics
 from model.transforms import Pixels, crop
 from service.images import encode_png, to_base64
 from service.pipeline.edits import prototype_index
+from service.pipeline.measured import REMEDY
+from service.problems import ProblemError
 from service.routes.answering import Context, answer, json_response, png_response, wants_png
 from service.routes.openapi import PNG_OR_JSON
 from service.routes.schemas import (
@@ -30,7 +33,7 @@ def prototypes_router(context: Context) -> APIRouter:
 
     @router.get("/prototypes", response_model=PrototypesResponse)
     async def prototypes(request: Request) -> Response:
-        """All prototypes: statistics over the training data and the nearest training patch."""
+        """All prototypes: statistics over the training data and the nearest training patch, where known."""
 
         async def work(deadline: float) -> Response:
             del deadline
@@ -46,9 +49,14 @@ def prototypes_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             del deadline
             j = prototype_index(bundle, int(prototype) if _is_index(prototype) else prototype)
+            pictures = bundle.pictures
             if wants_png(request):
-                return png_response(encode_png(_patch(bundle, j)))
-            exemplar = to_base64(encode_png(bundle.pictures.exemplar_images[j]))
+                if pictures is None:
+                    raise ProblemError(
+                        404, f"the bundle {bundle.name!r} keeps no picture of prototypes: {REMEDY}"
+                    )
+                return png_response(encode_png(_patch(pictures, j)))
+            exemplar = None if pictures is None else to_base64(encode_png(pictures.exemplar_images[j]))
             return json_response(
                 PrototypeResponse(
                     model=context.model, prototype=_described(bundle, j), exemplar_image=exemplar
@@ -65,25 +73,33 @@ def _is_index(text: str) -> bool:
 
 
 def _described(bundle: Bundle, j: int) -> PrototypeModel:
-    statistics, pictures = bundle.statistics, bundle.pictures
-    quantiles = np.interp(SHOWN_QUANTILES, QUANTILE_LEVELS, statistics.quantiles[j])
-    x0, y0, x1, y1 = pictures.exemplar_boxes[j].tolist()
+    statistics, pictures, prototype = bundle.statistics, bundle.pictures, bundle.prototypes[j]
     return PrototypeModel(
         index=j,
-        name=bundle.prototypes[j].name,
-        statistics=PrototypeStatistics(
-            mean=float(statistics.mean[j]),
-            std=float(statistics.std[j]),
-            min=float(statistics.minimum[j]),
-            max=float(statistics.maximum[j]),
-            quantiles={str(level): float(q) for level, q in zip(SHOWN_QUANTILES, quantiles, strict=True)},
-        ),
-        emergence_timestep=bundle.prototypes[j].emergence_timestep,
-        picture=to_base64(encode_png(_patch(bundle, j))),
-        exemplar_box=(x0, y0, x1, y1),
-        exemplar_similarity=round(float(pictures.exemplar_similarities[j]), 6),
+        name=prototype.name,
+        statistics=None if statistics is None else _statistics(statistics, j),
+        emergence_timestep=prototype.emergence_timestep,
+        picture=None if pictures is None else to_base64(encode_png(_patch(pictures, j))),
+        exemplar_box=None if pictures is None else _box(pictures, j),
+        exemplar_similarity=None if pictures is None else round(float(pictures.exemplar_similarities[j]), 6),
     )
 
 
-def _patch(bundle: Bundle, j: int) -> Pixels:
-    return crop(bundle.pictures.exemplar_images[j], bundle.pictures.exemplar_boxes[j])
+def _statistics(statistics: ActivationStatistics, j: int) -> PrototypeStatistics:
+    quantiles = np.interp(SHOWN_QUANTILES, QUANTILE_LEVELS, statistics.quantiles[j])
+    return PrototypeStatistics(
+        mean=float(statistics.mean[j]),
+        std=float(statistics.std[j]),
+        min=float(statistics.minimum[j]),
+        max=float(statistics.maximum[j]),
+        quantiles={str(level): float(q) for level, q in zip(SHOWN_QUANTILES, quantiles, strict=True)},
+    )
+
+
+def _patch(pictures: Pictures, j: int) -> Pixels:
+    return crop(pictures.exemplar_images[j], pictures.exemplar_boxes[j])
+
+
+def _box(pictures: Pictures, j: int) -> Box:
+    x0, y0, x1, y1 = pictures.exemplar_boxes[j].tolist()
+    return (x0, y0, x1, y1)

@@ -31,7 +31,10 @@ class RequestModel(BaseModel):
 
 
 class EditModel(RequestModel):
-    """`set`, `add` and `scale` need a value; `max` and `min` take the prototype's 0.99 and 0.01 quantile."""
+    """`set`, `add` and `scale` need a value; `max` and `min` take the prototype's 0.99 and 0.01 quantile.
+
+    A bundle without statistics has no quantiles: `max` and `min` are refused there.
+    """
 
     prototype: Annotated[int | str, Field(description="index or name")]
     op: Operation
@@ -56,7 +59,7 @@ class EncodeRequest(SourceModel):
 
 
 class GenerateRequestModel(SourceModel):
-    """With no image, image_id or activations, s is resampled from training statistics."""
+    """With no image, image_id or activations, s is resampled from training statistics (422 without any)."""
 
     activations: Activations | None = None
     edits: Edits = []
@@ -111,7 +114,11 @@ class Timings(BaseModel):
 
 
 class ClampingModel(BaseModel):
-    """One edit that was clamped; of several images, the one that it changed most."""
+    """One edit that was clamped to low … high; of several images, the one that it changed most.
+
+    The range is that of the data's 0.01 to 0.99 quantiles, or with `extrapolate`, and for a bundle without
+    statistics, what an activation can be at all.
+    """
 
     prototype: int
     requested: float
@@ -211,15 +218,18 @@ class PrototypeStatistics(BaseModel):
 
 
 class PrototypeModel(BaseModel):
-    """`picture`: the training patch nearest to the prototype; `exemplar_box` is where it was cut."""
+    """`picture`: the training patch nearest to the prototype; `exemplar_box` is where it was cut.
+
+    Statistics, picture, box and similarity are null for a model that was imported without its data set.
+    """
 
     index: int
     name: str | None
-    statistics: PrototypeStatistics
+    statistics: PrototypeStatistics | None
     emergence_timestep: int | None
-    picture: str
-    exemplar_box: tuple[int, int, int, int]
-    exemplar_similarity: float
+    picture: str | None
+    exemplar_box: tuple[int, int, int, int] | None
+    exemplar_similarity: float | None
 
 
 class PrototypesResponse(BaseModel):
@@ -230,7 +240,7 @@ class PrototypesResponse(BaseModel):
 class PrototypeResponse(BaseModel):
     model: ModelInfo
     prototype: PrototypeModel
-    exemplar_image: str
+    exemplar_image: str | None
 
 
 class ProblemModel(BaseModel):

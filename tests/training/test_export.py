@@ -3,17 +3,20 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.bundle import DENOISER, ENCODER, MANIFEST, Bundle
-from model.config import ModelConfig
+from model.config import ModelConfig, PriorConfig
 from model.patronus import DenoiseStep, Patronus
+from model.prior import Prior
 from training.config import TrainConfig
 from training.data import Dataset
-from training.evaluate import EvaluationError, write_evaluation
+from training.evaluate import EvaluationError
 from training.export import (
     PARITY_TOLERANCE,
     ExportError,
@@ -22,6 +25,9 @@ from training.export import (
     largest_difference,
     random_step_inputs,
 )
+from training.prior import PriorError, save_prior
+
+KeepEvaluation = Callable[[Path, Patronus], None]
 
 
 def paper_like(config: ModelConfig) -> ModelConfig:
@@ -49,14 +55,14 @@ def test_graphs_of_the_papers_network_compute_what_torch_computes(
 
 
 def test_a_graph_of_other_weights_is_refused_by_name(tiny_bundle: Path, tiny_patronus: Patronus) -> None:
-    config, path = tiny_patronus.config, tiny_bundle / DENOISER
-    difference = largest_difference(DenoiseStep(tiny_patronus), path, config, random_step_inputs)
+    path, draw = tiny_bundle / DENOISER, partial(random_step_inputs, tiny_patronus.config)
+    difference = largest_difference(DenoiseStep(tiny_patronus), path, draw)
     assert difference <= PARITY_TOLERANCE
     other = copy.deepcopy(tiny_patronus)
     with torch.no_grad():
         other.denoiser.first.weight.mul_(1.05)
     with pytest.raises(ExportError, match=rf"{DENOISER} differs from torch by"):
-        largest_difference(DenoiseStep(other), path, config, random_step_inputs)
+        largest_difference(DenoiseStep(other), path, draw)
 
 
 def test_values_that_are_no_numbers_are_refused(tiny_bundle: Path, tiny_patronus: Patronus) -> None:
@@ -64,7 +70,41 @@ def test_values_that_are_no_numbers_are_refused(tiny_bundle: Path, tiny_patronus
     with torch.no_grad():
         other.denoiser.first.weight.fill_(torch.nan)
     with pytest.raises(ExportError, match="differs from torch by nan"):
-        largest_difference(DenoiseStep(other), tiny_bundle / DENOISER, other.config, random_step_inputs)
+        largest_difference(
+            DenoiseStep(other), tiny_bundle / DENOISER, partial(random_step_inputs, other.config)
+        )
+
+
+def test_an_evaluation_of_other_weights_is_refused(
+    tiny_patronus: Patronus, tiny_dataset: Dataset, keep_evaluation: KeepEvaluation, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(tiny_patronus)
+    with torch.no_grad():
+        other.encoder.prototypes.add_(0.01)
+    keep_evaluation(tmp_path, other)
+    with pytest.raises(EvaluationError, match=r"the evaluation measured .* not these weights"):
+        export(tiny_patronus, tiny_dataset, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prior_is_exported_with_its_model(tiny_prior_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_prior_bundle)
+    assert bundle.prior is not None
+    assert bundle.prior.sampling_steps == 8
+    assert bundle.metrics["export_largest_difference"] <= PARITY_TOLERANCE
+
+
+def test_a_prior_of_another_encoder_is_refused(
+    tiny_patronus: Patronus, tiny_dataset: Dataset, keep_evaluation: KeepEvaluation, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(tiny_patronus)
+    with torch.no_grad():
+        other.encoder.prototypes.add_(0.01)
+    prior = Prior(PriorConfig(num_prototypes=tiny_patronus.config.num_prototypes, width=8, num_layers=1))
+    save_prior(prior, tmp_path, other.encoder)
+    keep_evaluation(tmp_path, tiny_patronus)
+    with pytest.raises(PriorError, match="train the prior again"):
+        export(tiny_patronus, tiny_dataset, tmp_path, tmp_path / "out")
 
 
 def export(patronus: Patronus, dataset: Dataset, run: Path, out: Path) -> Bundle:
@@ -81,9 +121,9 @@ def test_a_run_that_was_not_evaluated_is_not_exported(
 
 
 def test_a_directory_that_is_no_bundle_is_never_replaced(
-    tiny_patronus: Patronus, tiny_dataset: Dataset, tmp_path: Path
+    tiny_patronus: Patronus, tiny_dataset: Dataset, keep_evaluation: KeepEvaluation, tmp_path: Path
 ) -> None:
-    write_evaluation(tmp_path, {})
+    keep_evaluation(tmp_path, tiny_patronus)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     with pytest.raises(ExportError, match="thesis exists and is no bundle"):
@@ -92,14 +132,18 @@ def test_a_directory_that_is_no_bundle_is_never_replaced(
 
 
 def test_a_failed_export_leaves_the_old_bundle_and_nothing_else(
-    tiny_bundle: Path, tiny_patronus: Patronus, tiny_dataset: Dataset, tmp_path: Path
+    tiny_bundle: Path,
+    tiny_patronus: Patronus,
+    tiny_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "bundles" / "tiny"
     shutil.copytree(tiny_bundle, out)
-    write_evaluation(tmp_path, {})
     broken = copy.deepcopy(tiny_patronus)
     with torch.no_grad():
         broken.encoder.prototypes.fill_(torch.nan)
+    keep_evaluation(tmp_path, broken)
     with pytest.raises(ExportError, match="nan"):
         export(broken, tiny_dataset, tmp_path, out)
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]

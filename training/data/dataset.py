@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from model.transforms import Pixels
+
+Split = Literal["train", "test"]
 
 UNKNOWN = -1
 """An attribute that the data set does not say of an image."""

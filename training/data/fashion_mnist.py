@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import logging
 import urllib.error
 import urllib.request
-import zlib
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-from tqdm import tqdm
-
 from model.config import ImageConfig
-from model.transforms import to_pixels
-from training.data.dataset import DataError, Dataset
+from training.data.dataset import DataError, Dataset, Split
+from training.data.idx import idx_source
+from training.data.pixel_cache import decoded_pixels
+from training.data.source import ArraySource, Origin
 
 log = logging.getLogger(__name__)
 
@@ -34,49 +29,22 @@ FASHION_MNIST_SHA256 = {
 }
 
 
-def load_fashion_mnist(directory: Path, split: str, config: ImageConfig) -> Dataset:
-    """Fashion-MNIST (Xiao et al. 2017) from its four official idx .gz files; split "train" or "test"."""
-    prefix = {"train": "train", "test": "t10k"}[split]
-    images = read_idx(directory / f"{prefix}-images-idx3-ubyte.gz")
-    labels_path = directory / f"{prefix}-labels-idx1-ubyte.gz"
-    labels = read_idx(labels_path)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise DataError(
-            f"{directory}: {split} images {images.shape} and labels {labels.shape} do not belong together"
-        )
-    if len(labels) and labels.max() >= len(FASHION_MNIST_CLASSES):
-        raise DataError(
-            f"{labels_path} has a label {labels.max()}, classes are 0 to {len(FASHION_MNIST_CLASSES) - 1}"
-        )
-    pixels = np.empty((len(images), *config.shape), dtype=np.uint8)
-    for i, image in enumerate(tqdm(images, desc=f"resize {split}", unit="image", leave=False)):
-        pixels[i] = to_pixels(Image.fromarray(image), config)
-    return Dataset(pixels, labels.astype(np.int64), FASHION_MNIST_CLASSES)
+FASHION_MNIST_ORIGIN = Origin(
+    f"{FASHION_MNIST_URL} or let --download fetch it",
+    f"a directory with {', '.join(FASHION_MNIST_SHA256)}, gzipped or unpacked",
+)
 
 
-def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """A gzipped idx file of unsigned bytes (LeCun's format: 0, 0, type 8, rank, sizes, data)."""
-    try:
-        with gzip.open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing: get it from {FASHION_MNIST_URL}{path.name} "
-            "or let --download fetch it; the directory must hold the four official idx .gz files"
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a complete gzip file: {error}") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path} is not an idx file of unsigned bytes (magic {content[:4].hex()})")
-    rank = content[3]
-    start = 4 + 4 * rank
-    if len(content) < start:
-        raise DataError(f"{path} ends inside its header of {start} bytes")
-    shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist())
-    size = int(np.prod(shape, dtype=np.int64))
-    if len(content) - start != size:
-        raise DataError(f"{path} holds {len(content) - start} bytes where its header says {size}")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+def load_fashion_mnist(directory: Path, split: Split, config: ImageConfig) -> Dataset:
+    """Fashion-MNIST in memory, decoded anew at each call; `load_dataset` keeps it in a cache."""
+    source = fashion_mnist_source(directory, split)
+    pixels = decoded_pixels(source, config, name=f"fashion-mnist {split}")
+    return Dataset(pixels, source.annotations.labels, source.annotations.class_names)
+
+
+def fashion_mnist_source(directory: Path, split: Split) -> ArraySource:
+    """Fashion-MNIST (Xiao et al. 2017) from its four official idx files. Raises DataError."""
+    return idx_source(directory, split, FASHION_MNIST_CLASSES, FASHION_MNIST_ORIGIN)
 
 
 def download_fashion_mnist(directory: Path) -> None:
