@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from model.config import ConfigError, ImageConfig, config_from_dict, config_to_dict
+from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
 from training.data import DATASETS, DataError, Dataset, Split, download_fashion_mnist, load_dataset
 from training.presets import PRESETS
@@ -26,9 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     from model.bundle import BundleError
     from training.evaluate import EvaluationError
     from training.export import ExportError
+    from training.prior import PriorError
     from training.trainer import CheckpointError
 
-    faults = (ConfigError, DataError, CheckpointError, EvaluationError, ExportError, BundleError)
+    faults = (
+        ConfigError, DataError, CheckpointError, PriorError, EvaluationError, ExportError, BundleError,
+    )  # fmt: skip
     try:
         options.command(options)
     except faults as error:
@@ -99,14 +102,48 @@ def _sweep(options: argparse.Namespace) -> None:
     print(table)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    from training.evaluate import evaluate, write_evaluation
+def _train_prior(options: argparse.Namespace) -> None:
+    from training.exemplars import encode_all
+    from training.prior import save_prior, train_prior
     from training.trainer import load_averaged_model
 
     patronus, config = load_averaged_model(options.run)
+    prior_config = PriorConfig(
+        num_prototypes=patronus.config.num_prototypes, width=options.width, num_layers=options.num_layers
+    )
+    device = _device(options.device)
+    train = _load(options, config.dataset, "train", patronus.config.image)
+    activations, _ = encode_all(patronus.to(device), train.pixels)
+    prior = train_prior(
+        activations, prior_config, num_steps=options.num_steps, seed=options.seed, device=device
+    )
+    save_prior(prior, options.run, patronus.cpu().encoder)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.evaluate import evaluate, write_evaluation
+    from training.exemplars import encode_all
+    from training.prior import has_prior, prior_sampler
+    from training.trainer import load_averaged_model
+
+    patronus, config = load_averaged_model(options.run)
+    patronus = patronus.to(_device(options.device))
     train = _load(options, config.dataset, "train", patronus.config.image)
     test = _load(options, config.dataset, "test", patronus.config.image)
-    metrics = evaluate(patronus.to(_device(options.device)), train, test, num_samples=options.num_samples)
+    sample_s = None
+    if has_prior(options.run):
+        sample_s = prior_sampler(options.run, patronus.encoder, encode_all(patronus, train.pixels)[0])
+    metrics = evaluate(
+        patronus,
+        train,
+        test,
+        num_samples=options.num_samples,
+        dataset_name=config.dataset,
+        steps=options.steps,
+        sample_s=sample_s,
+        inception_weights=options.inception_weights,
+        lpips_weights=options.lpips_weights,
+    )
     write_evaluation(options.run, metrics)
 
 
@@ -204,10 +241,33 @@ def _parser() -> argparse.ArgumentParser:
         help="m, D, or a field by its dotted name, and its values (repeatable)",
     )
 
+    prior = commands.add_parser(
+        "train-prior", parents=[data], help="train the latent prior of a run, from which s is sampled"
+    )
+    prior.set_defaults(command=_train_prior)
+    prior.add_argument("--run", type=Path, required=True, help="run directory; its encoder stays as it is")
+    prior.add_argument("--num-steps", type=int, default=10_000, help="default: 10000")
+    prior.add_argument("--width", type=int, default=PriorConfig().width)
+    prior.add_argument("--num-layers", type=int, default=PriorConfig().num_layers)
+    prior.add_argument("--seed", type=int, default=0)
+
     evaluate = commands.add_parser("evaluate", parents=[data], help="measure a run on the test split")
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("--run", type=Path, required=True, help="run directory")
-    evaluate.add_argument("--num-samples", type=int, default=1000, help="for sample quality")
+    evaluate.add_argument("--num-samples", type=int, default=1000, help="for sample quality (default: 1000)")
+    evaluate.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        default=[10, 20, 50],
+        help="numbers of sampling steps to compare (default: 10 20 50)",
+    )
+    evaluate.add_argument(
+        "--inception-weights",
+        type=Path,
+        help="TorchScript or .pth file of the standard Inception network, for FID",
+    )
+    evaluate.add_argument("--lpips-weights", type=Path, help="TorchScript file, for LPIPS")
 
     export = commands.add_parser("export", parents=[data], help="write a run as a bundle")
     export.set_defaults(command=_export)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def train_prior(
 ) -> Prior:
     """The averaged prior of activations (N, m), N >= 2, after `num_steps`; the same one for the same seed.
 
-    AdamW with a linear warm-up and a cosine decay to 0, MSE of eps or v, low noise seen more often.
-    Raises PriorError where the activations are not of the prior's prototypes, or not finite.
+    It works on their normal scores; see `fit_prior` for the rest. Raises PriorError where the activations
+    are not of the prior's prototypes, or not finite.
     """
     if activations.ndim != 2 or activations.shape[1] != config.num_prototypes or len(activations) < 2:
         raise PriorError(
@@ -60,6 +61,34 @@ def train_prior(
         )
     if not np.isfinite(activations).all():
         raise PriorError("activations hold values that are not finite: the encoder has diverged")
+    return fit_prior(
+        ActivationStatistics.measure(activations).to_scores(activations),
+        config,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        ema_decay=ema_decay,
+        seed=seed,
+        device=device,
+    )
+
+
+def fit_prior(
+    vectors: Float32,
+    config: PriorConfig,
+    *,
+    num_steps: int = NUM_STEPS,
+    batch_size: int = BATCH_SIZE,
+    learning_rate: float = LEARNING_RATE,
+    ema_decay: float = EMA_DECAY,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Prior:
+    """A denoiser of vectors (N, m) as they are, without normalising them.
+
+    AdamW with a linear warm-up and a cosine decay to 0, MSE of eps or v, low noise seen more often.
+    Raises PriorError where num_steps or batch_size is not positive.
+    """
     for name, number in (("num_steps", num_steps), ("batch_size", batch_size)):
         if number < 1:
             raise PriorError(f"{name} must be >= 1, not {number}")
@@ -67,8 +96,7 @@ def train_prior(
     with torch.random.fork_rng(devices=[]):  # initial weights and dropout
         torch.manual_seed(seed)
         prior = Prior(config).to(device)
-        scores = ActivationStatistics.measure(activations).to_scores(activations)
-        z = torch.from_numpy(scores).to(device)  # (N, m)
+        z = torch.from_numpy(vectors).to(device)  # (N, m)
         average = ExponentialMovingAverage(prior, ema_decay)
         optimizer = torch.optim.AdamW(
             prior.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
@@ -113,11 +141,16 @@ def sample_activations(
 
     `statistics` are those of the activations that the prior was trained on.
     """
+    return statistics.from_scores(sample_vectors(prior, table, count, seed=seed))
+
+
+def sample_vectors(prior: Prior, table: SamplerTable, count: int, *, seed: int) -> Float32:
+    """`count` vectors (count, m) of the space that the prior was fitted in."""
     generator = torch.Generator().manual_seed(seed)
     z_T = torch.randn((count, prior.config.num_prototypes), generator=generator)
     batches = torch.split(z_T, SAMPLING_BATCH_SIZE)
     parts = [run_prior_table(prior, table, batch, generator=generator) for batch in batches]
-    return statistics.from_scores(torch.cat(parts).numpy())
+    return torch.cat(parts).numpy()
 
 
 @torch.no_grad()
@@ -149,6 +182,20 @@ def save_prior(prior: Prior, run: Path, encoder: PrototypeEncoder) -> None:
         partial,
     )
     partial.replace(path)
+
+
+def prior_sampler(
+    run: Path, encoder: PrototypeEncoder, activations: Float32
+) -> Callable[[np.random.Generator, int], Float32]:
+    """Draws s (count, m) from a run's prior; `activations` (N, m) are those of its training data."""
+    prior = load_prior(run, encoder)
+    statistics = ActivationStatistics.measure(activations)
+    table = prior_table(prior.config)
+
+    def draw(rng: np.random.Generator, count: int) -> Float32:
+        return sample_activations(prior, statistics, table, count, seed=int(rng.integers(2**31)))
+
+    return draw
 
 
 def has_prior(run: Path) -> bool:

@@ -75,6 +75,9 @@ class Timing:
     queue_s: float
     inference_s: float
 
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(self.queue_s + other.queue_s, self.inference_s + other.inference_s)
+
 
 @dataclass(frozen=True)
 class DenoiseResult:

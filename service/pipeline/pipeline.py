@@ -11,14 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
+from model.config import PriorConfig
 from model.receptive_field import Box
-from model.samplers import NO_CLIP, Sampler, SamplerTable, ddim, ddim_inversion, sampler_table
+from model.samplers import (
+    NO_CLIP,
+    Sampler,
+    SamplerTable,
+    ddim,
+    ddim_inversion,
+    dpmpp_2m,
+    sampler_table,
+)
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
-from service.engine.jobs import DenoiseJob, EncodeJob, Timing
+from service.engine.jobs import DenoiseJob, EncodeJob, Network, Timing
 from service.images import image_id
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
@@ -36,7 +45,7 @@ Float32 = npt.NDArray[np.float32]
 
 T = TypeVar("T")
 
-Origin = Literal["image", "request", "resampled_from_training_statistics"]
+Origin = Literal["image", "request", "prior", "resampled_from_training_statistics"]
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
@@ -109,7 +118,8 @@ class Visualization:
 class GenerateRequest:
     """What to sample: under whose activations, changed how, from which x_T, by which sampler.
 
-    At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is resampled.
+    At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is sampled from the
+    latent prior, or resampled from training statistics where the bundle has no prior.
     """
 
     pixels: Pixels | None
@@ -192,7 +202,7 @@ class Pipeline:
         self._check_generate(request)
         seeds = sample_seeds(request.seed, request.num_images)
         source = None if request.pixels is None else (await self.encode([request.pixels]))[0]
-        asked, origin = self._asked(request, source, seeds)
+        asked, origin, waited = await self._asked(request, source, seeds, deadline)
         asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
         if request.inverted:
             assert source is not None  # checked above
@@ -202,12 +212,13 @@ class Pipeline:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
+        is_continuation = request.inverted or origin == "prior"
         pixels, timing = await self._denoise(
-            table, x, asked, seeds, deadline, is_continuation=request.inverted
+            table, x, asked, seeds, deadline, is_continuation=is_continuation
         )
         achieved = await self._activations(pixels)
         images = [GeneratedImage(*parts) for parts in zip(pixels, seeds, asked, achieved, strict=True)]
-        return Generation(images, clamped, origin, timing)
+        return Generation(images, clamped, origin, waited + timing)
 
     async def edit(
         self,
@@ -238,7 +249,7 @@ class Pipeline:
             again, more = await self._denoise(
                 table, x_T[None], driven[None], (0,), deadline, is_continuation=True
             )
-            timing = Timing(timing.queue_s + more.queue_s, timing.inference_s + more.inference_s)
+            timing += more
             tries.append((again[0], driven, (await self._activations(again))[0]))
         edited, driven, achieved = tries[loop.best_round]
         return EditedImage(
@@ -320,6 +331,8 @@ class Pipeline:
 
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
+        for edit in request.edits:  # before anything is sampled for it
+            prototype_index(self.bundle, edit.prototype)
         m = self.bundle.config.num_prototypes
         s = request.activations
         if s is not None and len(s) != m:
@@ -341,17 +354,35 @@ class Pipeline:
         if not 1 <= steps <= self._schedule.num_timesteps:
             raise PipelineError(f"steps must be 1 to {self._schedule.num_timesteps}, not {steps}")
 
-    def _asked(
-        self, request: GenerateRequest, source: Encoding | None, seeds: Sequence[int]
-    ) -> tuple[Float32, Origin]:
-        """Activations (n, m) before edits, and where they come from."""
+    async def _asked(
+        self, request: GenerateRequest, source: Encoding | None, seeds: Sequence[int], deadline: float
+    ) -> tuple[Float32, Origin, Timing]:
+        """Activations (n, m) before edits, where they come from, and what the prior took."""
+        nothing = Timing(0.0, 0.0)
         if source is not None:
-            return np.repeat(source.activations[None], len(seeds), axis=0), "image"
+            return np.repeat(source.activations[None], len(seeds), axis=0), "image", nothing
         if request.activations is not None:
-            return np.repeat(request.activations[None], len(seeds), axis=0), "request"
+            return np.repeat(request.activations[None], len(seeds), axis=0), "request", nothing
+        if self.bundle.prior is not None:
+            s, timing = await self._sample_prior(self.bundle.prior, seeds, deadline)
+            return s, "prior", timing
         resample = statistics_of(self.bundle, "sampling without image, image_id or activations").resample
         drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
-        return np.concatenate(drawn), "resampled_from_training_statistics"
+        return np.concatenate(drawn), "resampled_from_training_statistics", nothing
+
+    async def _sample_prior(
+        self, prior: PriorConfig, seeds: Sequence[int], deadline: float
+    ) -> tuple[Float32, Timing]:
+        """Activations (n, m) from the latent prior, each by its own seed."""
+        m = prior.num_prototypes
+        x = np.stack([initial_noise(seed, (m,), Stream.ACTIVATIONS) for seed in seeds])
+        table = dpmpp_2m(NoiseSchedule.from_config(prior.schedule), prior.sampling_steps)
+        unconditional = np.zeros((len(seeds), 0), np.float32)
+        noise_seeds = (0,) * len(seeds)  # the table adds no noise
+        job = DenoiseJob(x, unconditional, table, noise_seeds, deadline, network=Network.PRIOR)
+        result = await self._engine.denoise(job)
+        statistics = statistics_of(self.bundle, "the latent prior")
+        return statistics.from_scores(result.x), result.timing
 
     async def _inverted(self, source: Encoding, steps: int, is_continuation: bool = False) -> Float32:
         """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""

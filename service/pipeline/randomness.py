@@ -23,9 +23,9 @@ def generator(seed: int, stream: Stream) -> np.random.Generator:
     return np.random.default_rng([seed, stream])
 
 
-def initial_noise(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """x_T (C, H, W) of a sample."""
-    return generator(seed, Stream.X_T).standard_normal(shape, dtype=np.float32)
+def initial_noise(seed: int, shape: tuple[int, ...], stream: Stream = Stream.X_T) -> npt.NDArray[np.float32]:
+    """x_T of a sample: of its image (C, H, W), or on another stream of its activations (m,)."""
+    return generator(seed, stream).standard_normal(shape, dtype=np.float32)
 
 
 def step_noise_seed(seed: int) -> int:

@@ -59,7 +59,8 @@ class EncodeRequest(SourceModel):
 
 
 class GenerateRequestModel(SourceModel):
-    """With no image, image_id or activations, s is resampled from training statistics (422 without any)."""
+    """With no image, image_id or activations, s is sampled from the bundle's latent prior, without a prior
+    resampled from training statistics, and without those refused with 422."""
 
     activations: Activations | None = None
     edits: Edits = []
@@ -162,7 +163,7 @@ class GenerateResponse(BaseModel):
     model: ModelInfo
     images: list[GeneratedImageModel]
     activations: list[list[float]]
-    activations_from: Literal["image", "request", "resampled_from_training_statistics"]
+    activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
     clamped: list[ClampingModel]
     timings: Timings
 

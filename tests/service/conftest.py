@@ -83,6 +83,7 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def reference_pngs(bundle: Bundle) -> list[bytes]:
     """Test images that the bundle keeps, as files."""
+    assert bundle.pictures is not None
     return [png(to_picture(pixels)) for pixels in bundle.pictures.reference_images]
 
 

@@ -149,11 +149,11 @@ def test_a_colour_network_with_attention_computes_the_same_through_onnx(tmp_path
     config = official_config(
         image=(3, 64, 64),
         base=16,
-        multipliers=(1, 2, 4, 4),
-        attention=(False, False, True, True),
+        multipliers=(1, 2, 4),
+        attention=(False, False, True),
         num_prototypes=100,
     )
-    reference = random_official(config)
+    reference = random_official(config, num_residual_blocks=1)
     directory = write_official(tmp_path / "official", config, {"model": reference.state_dict()})
     bundle = import_official(directory, tmp_path / "bundle", name="colour")
     x_0 = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -27,15 +27,15 @@ def celeba_source(directory: Path, split: Split) -> FileSource:
     attribute_names, rows = _read_attributes(_find(directory, "Anno", "list_attr_celeba.txt"))
     partition_path = _find(directory, "Eval", "list_eval_partition.txt")
     names = _read_partition(partition_path, _PARTITIONS[split])
-    try:
-        attributes = np.array([rows[name] for name in names], np.int8).reshape(len(names), -1)
-    except KeyError as error:
-        reason = f"names {error.args[0]}, which list_attr_celeba.txt lacks"
-        raise CELEBA_ORIGIN.broken(partition_path, reason) from error
     if not names:
         raise CELEBA_ORIGIN.broken(
             partition_path, f"names no images of partition {_PARTITIONS[split]} ({split})"
         )
+    try:
+        attributes = np.array([rows[name] for name in names], np.int8)
+    except KeyError as error:
+        reason = f"names {error.args[0]}, which list_attr_celeba.txt lacks"
+        raise CELEBA_ORIGIN.broken(partition_path, reason) from error
     annotations = Annotations(np.zeros(len(names), np.int64), (), attributes, attribute_names)
     return FileSource(images, names, annotations, CELEBA_ORIGIN)
 

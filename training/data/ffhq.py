@@ -39,13 +39,17 @@ def ffhq_source(directory: Path, split: Split) -> FileSource:
     numbers = sorted(numbered)
     if len(numbers) < 2:
         raise FFHQ_ORIGIN.broken(directory, f"holds {len(numbers)} numbered PNG files, too few to split")
-    if len(numbers) >= NUM_IMAGES:
-        chosen = [number for number in numbers if (number < NUM_TRAINING_IMAGES) == (split == "train")]
-    else:
-        num_test = max(1, len(numbers) // 7)
-        chosen = numbers[:-num_test] if split == "train" else numbers[-num_test:]
+    chosen = numbers_of(split, numbers)
     names = tuple(numbered[number] for number in chosen)
     return FileSource(directory, names, _annotations(directory, chosen, set(numbers)), FFHQ_ORIGIN)
+
+
+def numbers_of(split: Split, numbers: list[int]) -> list[int]:
+    """Those of the ascending `numbers`, at least two, that belong to a split."""
+    if len(numbers) >= NUM_IMAGES:
+        return [number for number in numbers if (number < NUM_TRAINING_IMAGES) == (split == "train")]
+    num_test = max(1, len(numbers) // 7)
+    return numbers[:-num_test] if split == "train" else numbers[-num_test:]
 
 
 def _annotations(directory: Path, chosen: list[int], numbers: set[int]) -> Annotations:

@@ -22,7 +22,9 @@ ATTRIBUTE_NAMES = ["5_o_Clock_Shadow", *(f"Attribute_{i}" for i in range(38)), "
 @pytest.fixture
 def pixels(tmp_path: Path, save_picture: SavePicture) -> list[Pixels]:
     """CelebA as it is distributed, with 7 images."""
-    lines = [f"{name}  {' '.join(f'{v:2d}' for v in row)}" for name, row in zip(NAMES, ATTRIBUTES, strict=True)]
+    lines = [
+        f"{name}  {' '.join(f'{v:2d}' for v in row)}" for name, row in zip(NAMES, ATTRIBUTES, strict=True)
+    ]
     text = "\n".join(["7", " ".join(ATTRIBUTE_NAMES) + " ", *lines]) + "\n"
     (tmp_path / "list_attr_celeba.txt").write_text(text)
     partition = [f"{name} {number}\n" for name, number in zip(NAMES, PARTITIONS, strict=True)]
@@ -72,7 +74,7 @@ def test_a_missing_part_is_named_with_remedy_and_layout(
 
 def test_a_missing_image_is_named(tmp_path: Path, pixels: list[Pixels], image: ImageConfig) -> None:
     (tmp_path / "img_align_celeba" / "000005.jpg").unlink()
-    with pytest.raises(DataError, match="000005.jpg is missing: get it from https"):
+    with pytest.raises(DataError, match=r"000005.jpg is missing: get it from https"):
         load_dataset("celeba", tmp_path, "train", image, cache=tmp_path / "cache")
 
 
@@ -100,8 +102,18 @@ def test_an_image_that_changed_is_read_again(
         ("list_attr_celeba.txt", "7\n", "8\n", "lists 7 images where its first line says 8"),
         ("list_attr_celeba.txt", "7\n5_o", "5_o", "does not begin with the number of images"),
         ("list_attr_celeba.txt", "Young", "", "has 40 values for 39 attributes in line 3"),
-        ("list_attr_celeba.txt", "000002.jpg  ", "000002.jpg  7 ", "has '7' in line 4, an attribute is 1 or -1"),
-        ("list_attr_celeba.txt", "000002.jpg", "000009.jpg", "names 000002.jpg, which list_attr_celeba.txt lacks"),
+        (
+            "list_attr_celeba.txt",
+            "000002.jpg  ",
+            "000002.jpg  7 ",
+            "has '7' in line 4, an attribute is 1 or -1",
+        ),
+        (
+            "list_attr_celeba.txt",
+            "000002.jpg",
+            "000009.jpg",
+            "names 000002.jpg, which list_attr_celeba.txt lacks",
+        ),
         ("list_eval_partition.txt", "000002.jpg 0", "000002.jpg 3", "has '000002.jpg 3' in line 2, expected"),
         ("list_eval_partition.txt", "000002.jpg 0", "000002.jpg", "has '000002.jpg' in line 2, expected"),
         ("list_eval_partition.txt", "000002.jpg", "../02.jpg", "names '../02.jpg' in line 2, outside of"),
@@ -121,5 +133,5 @@ def test_a_broken_table_is_named_with_its_line(
 
 def test_a_table_that_is_no_text_is_named(tmp_path: Path, pixels: list[Pixels], image: ImageConfig) -> None:
     (tmp_path / "list_attr_celeba.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="list_attr_celeba.txt is not a readable text file"):
+    with pytest.raises(DataError, match=r"list_attr_celeba.txt is not a readable text file"):
         load_dataset("celeba", tmp_path, "train", image, cache=tmp_path / "cache")

@@ -92,7 +92,9 @@ def test_the_batches_own_folder_may_be_named(tmp_path: Path, version: str) -> No
 
 
 def test_the_handwritten_pickle_is_what_python_itself_reads() -> None:
-    content = as_python_2_wrote(PIXELS[:2].reshape(2, -1), LABELS[:2]).replace(b"numpy.core.", b"numpy._core.")
+    content = as_python_2_wrote(PIXELS[:2].reshape(2, -1), LABELS[:2]).replace(
+        b"numpy.core.", b"numpy._core."
+    )
     batch = pickle.loads(content, encoding="bytes")
     np.testing.assert_array_equal(batch[b"data"], PIXELS[:2].reshape(2, -1))
     assert batch[b"labels"] == LABELS[:2].tolist()
@@ -124,7 +126,9 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, function: Any
 def test_numpy_s_own_loader_cannot_be_reached(tmp_path: Path) -> None:
     directory = write(tmp_path, "python 3")
     (directory / "data_batch_1").write_bytes(pickle.dumps({b"data": Malice(np.load, "x"), b"labels": []}))
-    with pytest.raises(DataError, match=r"data_batch_1 .* it names numpy.*load, which no CIFAR-10 batch needs"):
+    with pytest.raises(
+        DataError, match=r"data_batch_1 .* it names numpy.*load, which no CIFAR-10 batch needs"
+    ):
         load(tmp_path)
 
 
@@ -133,7 +137,7 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     objects = np.array([["a"], ["b"]], dtype=object)
     content = pickle.dumps({b"data": objects, b"labels": [0, 1]}, protocol=2)
     (directory / "data_batch_1").write_bytes(content)
-    with pytest.raises(DataError, match="data_batch_1 .* its array has type O8, expected u1"):
+    with pytest.raises(DataError, match=r"data_batch_1 .* its array has type O8, expected u1"):
         load(tmp_path)
 
 
@@ -154,7 +158,7 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
 def test_a_pickle_that_is_no_batch_is_named_with_remedy_and_layout(tmp_path: Path, batch: Any) -> None:
     directory = write(tmp_path, "python 3")
     (directory / "data_batch_2").write_bytes(pickle.dumps(batch, protocol=2))
-    with pytest.raises(DataError, match="data_batch_2 (is|has) .*get it from https.*expected layout"):
+    with pytest.raises(DataError, match=r"data_batch_2 (is|has) .*get it from https.*expected layout"):
         load(tmp_path)
 
 

@@ -53,7 +53,9 @@ def test_a_missing_file_is_named_with_its_remedy_and_layout(directory: Path) -> 
 
 def test_a_broken_file_is_named_with_its_remedy_and_layout(directory: Path) -> None:
     (directory / "t10k-images-idx3-ubyte.gz").write_bytes(b"<html>")
-    with pytest.raises(DataError, match="t10k-images.* is not a complete gzip file.*get it from.*expected layout"):
+    with pytest.raises(
+        DataError, match=r"t10k-images.* is not a complete gzip file.*get it from.*expected layout"
+    ):
         load_dataset("mnist", directory, "test", IMAGE, cache=directory / "cache")
 
 

@@ -203,7 +203,9 @@ def test_a_file_larger_than_memory_is_mapped_all_the_same(tmp_path: Path) -> Non
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, image: ImageConfig) -> None:
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(DataError, match=r"file/.* cannot be written \(0 MB\): .*name another cache directory"):
+    with pytest.raises(
+        DataError, match=r"file/.* cannot be written \(0 MB\): .*name another cache directory"
+    ):
         load(FakeSource(), tmp_path / "file", image)
 
 
