@@ -71,6 +71,7 @@ def measure(
         parts = [pixels[i : i + max_batch] for i in range(0, len(pixels), max_batch)]
         return np.concatenate([runner.encode(to_x_0(part))[0] for part in parts])
 
+    assert bundle.statistics is not None, "a bundle without statistics has no 0.99 quantiles to raise to"
     n = len(images)
     seeds = (0,) * n
     s = encode(images)

@@ -33,6 +33,7 @@ async def draw(image: int = 0, num_rows: int = 4) -> None:
     async with AsyncEngine(core, max_queue=1024) as engine:
         cache = Cache(MemoryStore(max_bytes=2**26), namespace=bundle.digest, observer=metrics)
         pipeline = Pipeline(bundle, engine, cache)
+        assert bundle.pictures is not None  # the shipped bundle has them
         pixels = bundle.pictures.reference_images[image]
         to_picture(pixels).save(DOCS / "example.png")
         edits = [(j, await _edited(pipeline, pixels, j)) for j in range(bundle.config.num_prototypes)]
@@ -60,6 +61,7 @@ def _change(edited: EditedImage) -> float:
 
 async def _row(pipeline: Pipeline, j: int, edited: EditedImage) -> tuple[str, list[Image.Image]]:
     pictures = pipeline.bundle.pictures
+    assert pictures is not None
     patch = to_picture(crop(pictures.exemplar_images[j], pictures.exemplar_boxes[j]))
     (result,) = await pipeline.encode([edited.edited])
     where = _tile(to_picture(edited.edited)).convert("RGB")

@@ -22,15 +22,19 @@ SECTIONS: dict[str, type[Any]] = {"": TrainConfig, "optimizer.": OptimizerConfig
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status (1 for a fault that the message explains)."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not there
     from model.bundle import BundleError
+    from model.official import OfficialCheckpointError
     from training.evaluate import EvaluationError
     from training.export import ExportError
     from training.prior import PriorError
     from training.trainer import CheckpointError
 
     faults = (
-        ConfigError, DataError, CheckpointError, PriorError, EvaluationError, ExportError, BundleError,
+        ConfigError, DataError, OfficialCheckpointError, CheckpointError, PriorError, EvaluationError,
+        ExportError, BundleError,
     )  # fmt: skip
     try:
         options.command(options)
@@ -158,9 +162,20 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _import_official(options: argparse.Namespace) -> None:
+    from model.official import read_official
     from training.import_official import import_official
 
-    import_official(options.directory, options.out, name=options.name or options.directory.name)
+    dataset = None
+    if options.dataset:
+        image = read_official(options.directory).patronus.config.image
+        dataset = (
+            _load(options, options.dataset, "train", image),
+            _load(options, options.dataset, "test", image),
+        )
+    elif options.data:
+        raise ConfigError("--data needs --dataset: it says what the files are")
+    name = options.name or options.directory.resolve().name
+    import_official(options.directory, options.out, name=name, dataset=dataset)
 
 
 def _load(options: argparse.Namespace, name: str, split: Split, image: ImageConfig) -> Dataset:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from model.bundle import (
@@ -124,7 +124,8 @@ def write_bundle(
         if measure_on is not None:
             statistics, pictures = _measure(patronus, *measure_on)
             write_pictures(directory, pictures)
-        save_file({k: v.contiguous() for k, v in patronus.state_dict().items()}, directory / WEIGHTS)
+        weights = {name: value.contiguous() for name, value in patronus.state_dict().items()}
+        (directory / WEIGHTS).write_bytes(save_safetensors(weights))
         write_manifest(
             directory,
             name=name,

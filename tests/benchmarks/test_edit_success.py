@@ -28,6 +28,7 @@ def test_raising_a_prototype_raises_its_activation_in_90_of_100_images() -> None
 
 def test_raising_a_prototype_raises_its_activation_in_the_images_that_the_bundle_keeps() -> None:
     bundle = Bundle.load(SHIPPED_BUNDLE)
+    assert bundle.pictures is not None
     (result,) = measure(bundle, bundle.pictures.reference_images[:20], [5], steps=10, rounds=2)
     assert result.raised >= 18
     assert result.achieved > result.before

@@ -178,16 +178,14 @@ class TimeEmbeddings(nn.Module):
         half = base // 2
         frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half) / (half - 1))
         angles = torch.arange(timesteps)[:, None] * frequencies
-        table = nn.Embedding.from_pretrained(torch.cat([angles.sin(), angles.cos()], dim=1))
+        table = nn.Embedding(timesteps, base, _weight=torch.cat([angles.sin(), angles.cos()], dim=1))
         self.time_blocks = nn.Sequential(table, nn.Linear(base, width), nn.SiLU(), nn.Linear(width, width))
 
 
 class CondEmbeddings(nn.Module):
     def __init__(self, num_prototypes: int, width: int) -> None:
         super().__init__()
-        self.vector_fc = nn.Sequential(
-            nn.Linear(num_prototypes, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.vector_fc = nn.Sequential(nn.Linear(num_prototypes, width), nn.SiLU(), nn.Linear(width, width))
 
 
 class Block(nn.Module):
@@ -220,7 +218,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)
         attended, _ = self.mhsa(tokens, tokens, tokens)
-        return x + attended.transpose(1, 2).reshape(x.shape)
+        result: Tensor = x + attended.transpose(1, 2).reshape(x.shape)
+        return result
 
 
 class Down(nn.Module):

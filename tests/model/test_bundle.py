@@ -63,6 +63,8 @@ def test_a_bundle_holds_what_training_put_in(
     assert bundle.metrics["export_largest_difference"] <= 1e-4
     assert bundle.provenance["num_training_images"] == len(tiny_dataset)
     assert len(bundle.prototypes) == tiny_patronus.config.num_prototypes
+    assert bundle.statistics is not None
+    assert bundle.pictures is not None
     activations, _ = encode_all(tiny_patronus, tiny_dataset.pixels)
     expected = ActivationStatistics.measure(activations)
     np.testing.assert_allclose(bundle.statistics.quantiles, expected.quantiles, rtol=1e-5)
@@ -98,14 +100,14 @@ def test_exported_graphs_carry_no_paths_of_the_machine_that_made_them(tiny_bundl
         assert str(Path(__file__).parents[2]).encode() not in (tiny_bundle / file).read_bytes()
 
 
-@pytest.mark.parametrize("file", [*REQUIRED_FILES, MANIFEST])
+@pytest.mark.parametrize("file", [*REQUIRED_FILES, PICTURES, MANIFEST])
 def test_a_missing_file_is_named(bundle: Path, file: str) -> None:
     (bundle / file).unlink()
     with pytest.raises(BundleError, match=file):
         Bundle.load(bundle)
 
 
-@pytest.mark.parametrize("file", REQUIRED_FILES)
+@pytest.mark.parametrize("file", [*REQUIRED_FILES, PICTURES])
 def test_a_flipped_byte_is_found_and_the_file_named(bundle: Path, file: str) -> None:
     content = bytearray((bundle / file).read_bytes())
     content[len(content) // 2] ^= 1
@@ -140,7 +142,7 @@ def test_file_names_cannot_leave_the_bundle(bundle: Path, name: str) -> None:
         Bundle.load(bundle)
 
 
-@pytest.mark.parametrize("file", REQUIRED_FILES)
+@pytest.mark.parametrize("file", [*REQUIRED_FILES, PICTURES])
 def test_a_manifest_must_list_every_required_file(bundle: Path, file: str) -> None:
     rewrite(bundle, lambda manifest: manifest["files"].pop(file))
     with pytest.raises(BundleError, match=f"does not list {file}"):
@@ -214,6 +216,19 @@ def test_pictures_of_another_shape_are_refused(bundle: Path, name: str, array: A
     save_file(arrays, bundle / PICTURES)
     accept(bundle, PICTURES)
     with pytest.raises(BundleError, match=rf"{PICTURES}.*{message}"):
+        Bundle.load(bundle)
+
+
+def test_a_bundle_may_have_neither_statistics_nor_pictures(bundle: Path) -> None:
+    rewrite(bundle, lambda manifest: (manifest.update(statistics=None), manifest["files"].pop(PICTURES)))
+    loaded = Bundle.load(bundle)
+    assert loaded.statistics is None
+    assert loaded.pictures is None
+
+
+def test_pictures_without_statistics_are_refused(bundle: Path) -> None:
+    rewrite(bundle, lambda manifest: manifest.update(statistics=None))
+    with pytest.raises(BundleError, match=f"statistics is null, but files lists {PICTURES}"):
         Bundle.load(bundle)
 
 

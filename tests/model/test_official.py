@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ImageConfig
+from model.config import ImageConfig, ScheduleConfig
 from model.official import OfficialCheckpoint, OfficialCheckpointError, read_official
 from model.patronus import DenoiseStep
 from model.samplers import ddim, official_ddim_inversion
@@ -114,6 +114,23 @@ def test_a_thousand_steps_down_and_up_end_at_the_official_images(
     assert_agrees(x[2:], expected["inverted_x_T"])
 
 
+def test_official_inversion_climbs_from_the_level_that_the_network_is_told() -> None:
+    schedule = NoiseSchedule.from_config(ScheduleConfig(num_timesteps=30))
+    table = official_ddim_inversion(schedule)
+    levels = [*schedule.alphas_cumprod.tolist(), 0.0]
+    x = plain = 0.7
+    for i, (t, row) in enumerate(zip(table.timesteps, table.coefficients, strict=True)):
+        assert t == i
+        eps = 0.3 + 0.1 * plain  # any network
+        x_0_hat = (plain - np.sqrt(1 - levels[i]) * eps) / np.sqrt(levels[i])
+        plain = np.sqrt(levels[i + 1]) * x_0_hat + np.sqrt(1 - levels[i + 1]) * eps
+        alpha, sigma, _, a, b, *_ = row
+        eps = 0.3 + 0.1 * x
+        x = a * x + b * (x - sigma * eps) / alpha
+        assert x == pytest.approx(plain, rel=1e-9)
+    assert x == pytest.approx(eps)
+
+
 def test_provenance_names_the_experiment_and_the_file(official: OfficialCheckpoint) -> None:
     assert official.names == {
         "exp_type": "patronus",
@@ -125,9 +142,7 @@ def test_provenance_names_the_experiment_and_the_file(official: OfficialCheckpoi
 
 
 @torch.no_grad()
-def test_the_reference_of_these_tests_gives_the_official_numbers(
-    directory: Path, expected: Expected
-) -> None:
+def test_the_reference_of_these_tests_gives_the_official_numbers(directory: Path, expected: Expected) -> None:
     config = official_config(multipliers=(1, 2, 4, 4), num_prototypes=30)
     reference = OfficialModel(config).eval()
     state = torch.load(directory / "ckpt.tar", weights_only=True)["model"]
@@ -272,7 +287,7 @@ def test_a_configuration_that_names_anything_else_is_refused(
 ) -> None:
     marker = tmp_path / "marker"
     write_official(tmp_path, {**config, "extra": hostile(marker)[kind]}, {"model": state})
-    with pytest.raises(OfficialCheckpointError, match=r"config\.pickle is refused: it names .*plain containers"):
+    with pytest.raises(OfficialCheckpointError, match=r"config\.pickle is refused: it names .*plain"):
         read_official(tmp_path)
     assert not marker.exists()
 
@@ -362,7 +377,7 @@ def test_a_value_that_no_network_of_ours_has_is_named(
     changed = copy.deepcopy(config)
     changed[section][field] = value
     write_official(tmp_path, changed, {"model": state})
-    with pytest.raises(OfficialCheckpointError, match=f"config.pickle describes no model of ours: .*{message}"):
+    with pytest.raises(OfficialCheckpointError, match=f"describes no model of ours: .*{message}"):
         read_official(tmp_path)
 
 
@@ -434,7 +449,7 @@ def test_flags_that_contradict_the_weights_are_refused(
     changed = copy.deepcopy(config)
     changed["ModelConfig"]["APPLY_ATTENTION"] = (False, True)
     write_official(tmp_path, changed, {"model": state})
-    with pytest.raises(OfficialCheckpointError, match="network has it in bottleneck_blocks.0, decoder_blocks.0"):
+    with pytest.raises(OfficialCheckpointError, match=r"network has it in .*decoder_blocks\.0"):
         read_official(tmp_path)
 
 

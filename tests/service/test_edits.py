@@ -33,6 +33,7 @@ def bundle() -> Bundle:
     quantiles = np.tile(np.linspace(1.0, 5.0, 99), (shipped.config.num_prototypes, 1))
     prototypes = [Prototype() for _ in shipped.prototypes]
     prototypes[J] = Prototype(name="sleeve")
+    assert shipped.statistics is not None
     return dataclasses.replace(
         shipped,
         statistics=dataclasses.replace(shipped.statistics, quantiles=quantiles),
@@ -159,6 +160,25 @@ def test_operation_without_its_value_is_refused(op: Operation) -> None:
 def test_value_for_an_operation_that_takes_none_is_refused(op: Operation) -> None:
     with pytest.raises(PipelineError, match="takes no value"):
         Edit(0, op, 1.0)
+
+
+def test_without_statistics_edits_reach_as_far_as_activations_do(bundle: Bundle, s: Float32) -> None:
+    imported = dataclasses.replace(bundle, statistics=None, pictures=None)
+    edits = [Edit(J, "set", 8.0), Edit(J + 1, "add", 50.0)]
+    edited, clamped = apply_edits(imported, s, edits, extrapolate=False)
+    assert edited[J] == 8.0
+    assert edited[J + 1] == pytest.approx(LARGEST_ACTIVATION)
+    assert clamped == [Clamping(J + 1, 52.0, LARGEST_ACTIVATION, 0.0, LARGEST_ACTIVATION)]
+
+
+@pytest.mark.parametrize("op", ["max", "min"])
+@pytest.mark.parametrize("extrapolate", [False, True])
+def test_max_and_min_without_statistics_say_how_to_get_them(
+    bundle: Bundle, s: Float32, op: Operation, extrapolate: bool
+) -> None:
+    imported = dataclasses.replace(bundle, statistics=None, pictures=None)
+    with pytest.raises(PipelineError, match=f"edit op '{op}' needs .*--dataset and --data"):
+        apply_edits(imported, s, [Edit(J, op)], extrapolate=extrapolate)
 
 
 def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:

@@ -21,6 +21,7 @@ def test_encode_answers_what_the_graph_computes(
     files = [("image", ("a.png", data)) for data in reference_pngs[:3]]
     answer = real.post("/encode", files=files, data={"maps": "true"}).json()
     runner = OnnxRunner(bundle, device="cpu", max_batch=4)
+    assert bundle.pictures is not None
     activations, maps = runner.encode(to_x_0(bundle.pictures.reference_images[:3]))
     assert answer["model"] == {"name": bundle.name, "digest": bundle.digest}
     assert len(answer["images"]) == 3
@@ -95,6 +96,7 @@ def test_every_sampler_draws_a_picture(real: httpx.Client, sampler: str) -> None
 def test_inverted_start_gives_the_image_back(
     real: httpx.Client, bundle: Bundle, reference_pngs: list[bytes]
 ) -> None:
+    assert bundle.pictures is not None
     for i in range(3):
         answer = real.post(
             "/generate", files={"image": reference_pngs[i]}, data={"x_T": "inverted", "steps": "50"}
@@ -110,6 +112,7 @@ def test_edits_are_applied_clamped_and_reported(
     edits = [{"prototype": 2, "op": "set", "value": 50.0}, {"prototype": 5, "op": "min"}]
     body = {"image": b64(reference_pngs[1]), "edits": edits, "steps": 4}
     answer = real.post("/generate", json=body).json()
+    assert bundle.statistics is not None
     high, low = float(bundle.statistics.high[2]), float(bundle.statistics.low[5])
     assert answer["activations"][0][2] == pytest.approx(high, abs=1e-5)
     assert answer["activations"][0][5] == pytest.approx(low, abs=1e-5)

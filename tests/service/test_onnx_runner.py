@@ -49,6 +49,7 @@ def tables(bundle: Bundle) -> list[SamplerTable]:
 
 
 def make_job(bundle: Bundle, seed: int, table: SamplerTable, count: int) -> DenoiseJob:
+    assert bundle.statistics is not None
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, *bundle.config.image.shape), dtype=np.float32)
     return DenoiseJob(x, bundle.statistics.resample(rng, count), table, tuple(range(seed, seed + count)))
@@ -56,6 +57,7 @@ def make_job(bundle: Bundle, seed: int, table: SamplerTable, count: int) -> Deno
 
 def some_steps(bundle: Bundle, count: int) -> StepInputs:
     """One step of each of `count` samples, of different samplers at different timesteps."""
+    assert bundle.statistics is not None
     rng = np.random.default_rng(count)
     chosen = [tables(bundle)[i % 5] for i in range(count)]
     steps = [int(rng.integers(len(table))) for table in chosen]
@@ -156,6 +158,7 @@ def test_activation_is_the_largest_similarity_of_its_map(bundle: Bundle, runner:
 
 def test_inversion_and_sampling_return_to_the_image(bundle: Bundle, runner: OnnxRunner) -> None:
     schedule = NoiseSchedule.from_config(bundle.config.schedule)
+    assert bundle.pictures is not None
     x_0 = bundle.pictures.reference_images[:2].astype(np.float32) / 127.5 - 1.0
     s, _ = runner.encode(x_0)
     core = EngineCore(runner, max_queue=2, observer=SilentObserver())

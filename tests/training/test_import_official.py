@@ -17,11 +17,11 @@ from model.official import OfficialCheckpointError
 from model.samplers import ddim, official_ddim_inversion
 from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
+from tests.model.official_reference import official_config, random_official, write_official
 from training.data import Dataset
 from training.export import ExportError
 from training.import_official import import_official
 from training.losses import distinctness_loss
-from tests.model.official_reference import official_config, random_official, write_official
 
 TOLERANCE = 1e-4
 
@@ -97,8 +97,8 @@ def test_the_exported_encoder_gives_the_official_numbers(bundle: Bundle, expecte
 
 
 def test_the_exported_denoiser_gives_the_official_numbers(bundle: Bundle, expected: Expected) -> None:
-    arguments = (expected[name] for name in ("x_t", "timesteps", "activations"))
-    eps = step(session(bundle.path(DENOISER)), *arguments, [READS_EPS] * 4)
+    x_t, timesteps, s = (expected[name] for name in ("x_t", "timesteps", "activations"))
+    eps = step(session(bundle.path(DENOISER)), x_t, timesteps, s, [READS_EPS] * 4)
     assert_agrees(eps, expected["eps_pred"])
 
 
@@ -194,7 +194,7 @@ def test_with_a_data_set_statistics_and_pictures_are_measured_on_it(
 def test_a_data_set_of_other_images_is_refused(
     tiny_official: Path, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match=r"images are \(1, 8, 8\), the checkpoint's network takes \(1, 16, 16\)"):
+    with pytest.raises(ExportError, match=r"images are \(1, 8, 8\), .* takes \(1, 16, 16\)"):
         import_official(tiny_official, tmp_path / "bundle", name="x", dataset=(tiny_dataset, tiny_dataset))
     assert not (tmp_path / "bundle").exists()
 

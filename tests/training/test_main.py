@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from model.bundle import WEIGHTS, Bundle
-from model.config import small_config
+from model.config import config_from_dict, small_config
 from training.__main__ import main
+from training.config import TrainConfig, with_overrides
+from training.presets import PRESETS
 from training.trainer import load_averaged_model
 
 WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
@@ -44,15 +47,23 @@ def test_train_evaluate_and_export_make_a_bundle(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "bundle"
+    where = ("--data", data, "--cache", tmp_path / "cache")
     size = ("--num-images", 16, "--batch-size", 8, "--device", "cpu")
-    assert command("train", "--data", data, "--out", run, "--seed", 3, *size) == 0
-    assert command("evaluate", "--data", data, "--run", run, "--num-samples", 2, "--device", "cpu") == 0
-    assert "fd_classifier" in capsys.readouterr().out
-    assert command("export", "--data", data, "--run", run, "--out", out, "--name", "tiny shoes") == 0
+    assert command("train", *where, "--out", run, "--seed", 3, *size) == 0
+    assert (
+        command("train-prior", *where, "--run", run, "--num-steps", 5, "--width", 16, "--device", "cpu") == 0
+    )
+    few = ("--num-samples", 2, "--steps", 3, 5, "--device", "cpu")
+    assert command("evaluate", *where, "--run", run, *few) == 0
+    printed = capsys.readouterr().out
+    assert "fd_classifier_dpmpp_2m_5_steps_learned_s" in printed
+    assert "prior_s" in printed
+    assert command("export", *where, "--run", run, "--out", out, "--name", "tiny shoes") == 0
 
     bundle = Bundle.load(out)
     assert bundle.name == "tiny shoes"
     assert bundle.config == small_config()
+    assert bundle.prior is not None
     assert bundle.metrics["num_test_images"] == 10
     assert bundle.provenance["training"]["seed"] == 3
     assert bundle.provenance["num_training_images"] == 60
@@ -66,11 +77,14 @@ def test_train_evaluate_and_export_make_a_bundle(
 def test_a_run_is_resumed_only_when_asked(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("train", "--data", data, "--out", tmp_path / "run", "--num-images", 8, "--batch-size", 8)
+    words = ("train", "--data", data, "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+    words += ("--num-images", 8, "--batch-size", 8)
     assert command(*words) == 0
     assert command(*words) == 1
     assert "already holds a run: add --resume" in capsys.readouterr().err
     assert command(*words, "--resume") == 0
+    short = ("train", "--data", data, "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+    assert command(*short, "--resume") == 0  # with the run's own configuration
     assert command(*words, "--resume", "--learning-rate", 0.5) == 1
     assert "was written by another configuration" in capsys.readouterr().err
 
@@ -97,6 +111,54 @@ def test_faults_are_one_line_that_says_what_is_wrong(
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("train", "--preset", "paper-celeba", "--dry-run", "--out", tmp_path / "run", "--seed", 4)
+    assert command(*words, "--set", "model.encoder.num_prototypes=7", "--learning-rate", 0.1) == 0
+    printed = config_from_dict(TrainConfig, json.loads(capsys.readouterr().out))
+    overrides = {"seed": 4, "model.encoder.num_prototypes": 7, "optimizer.learning_rate": 0.1}
+    assert printed == with_overrides(PRESETS["paper-celeba"], overrides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_prints_its_table_and_keeps_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sweep"
+    words = ("sweep", "--data", data, "--cache", tmp_path / "cache", "--out", out, "--device", "cpu")
+    assert command(*words, "--num-images", 8, "--batch-size", 8, "--vary", "m=2,3") == 0
+    assert "| 3 | " in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"m=2", "m=3", "sweep.md", "sweep.json", "sweep.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "--out", "x", "--set", "wings"), "--set takes name=value"),
+        (("train", "--out", "x", "--set", "model.wings=2"), "there is no field 'model.wings'"),
+        (("train", "--data", "x"), "--out is needed"),
+        (("train", "--data", "x", "--out", "y", "--dataset", "imagenet"), "imagenet"),
+        (("sweep", "--data", "x", "--out", "y", "--vary", "m"), "--vary takes name=value"),
+        (("import-official", "nowhere", "--out", "y"), "nowhere"),
+        (("import-official", "nowhere", "--out", "y", "--data", "x"), "--data needs --dataset"),
+    ],
+)
+def test_wrong_options_are_one_line_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(list(words)) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ class PerfectPrior(Prior):
         return torch.zeros_like(z_t)
 
 
-def test_fresh_noise_keeps_the_spread_from_the_data_even_with_a_perfect_network() -> None:
+def test_fresh_noise_loses_a_third_of_the_spread_even_with_a_perfect_network() -> None:
     prior = PerfectPrior(PriorConfig(num_prototypes=3, width=4))
     schedule = NoiseSchedule.from_config(prior.config.schedule)
     z_T = torch.randn((4000, 3), generator=torch.Generator().manual_seed(0))
@@ -109,7 +109,7 @@ def test_fresh_noise_keeps_the_spread_from_the_data_even_with_a_perfect_network(
         return float(drawn.std())
 
     assert spread("ddim") == pytest.approx(1.0, abs=0.1)
-    assert spread("fresh noise") != pytest.approx(1.0, abs=0.02)
+    assert spread("fresh noise") < 0.7
 
 
 def test_the_eps_loss_of_a_perfect_network_is_the_noise_that_cannot_be_known() -> None:
