@@ -60,8 +60,10 @@ def test_random_prototypes_follow_their_distribution(tiny_config: ModelConfig) -
 def test_published_encoder_weights_have_their_spread(tiny_config: ModelConfig) -> None:
     encoder = dataclasses.replace(tiny_config.encoder, channels=(60, 80))
     patronus = fresh(dataclasses.replace(tiny_config, encoder=encoder))
-    before = patronus.encoder.features[2].weight.detach().clone()
+    convolution = patronus.encoder.features[2]
+    assert isinstance(convolution, torch.nn.Conv2d)
+    before = convolution.weight.detach().clone()
     initialise_encoder(patronus, "kaiming")
-    assert torch.equal(before, patronus.encoder.features[2].weight)
+    assert torch.equal(before, convolution.weight)
     initialise_encoder(patronus, "normal")
-    assert abs(patronus.encoder.features[2].weight.std().item() - 0.1) < 0.002
+    assert abs(convolution.weight.std().item() - 0.1) < 0.002

@@ -77,13 +77,12 @@ def test_train_evaluate_and_export_make_a_bundle(
 def test_a_run_is_resumed_only_when_asked(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("train", "--data", data, "--cache", tmp_path / "cache", "--out", tmp_path / "run")
-    words += ("--num-images", 8, "--batch-size", 8)
+    short = ("train", "--data", data, "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+    words = (*short, "--num-images", 8, "--batch-size", 8)
     assert command(*words) == 0
     assert command(*words) == 1
     assert "already holds a run: add --resume" in capsys.readouterr().err
     assert command(*words, "--resume") == 0
-    short = ("train", "--data", data, "--cache", tmp_path / "cache", "--out", tmp_path / "run")
     assert command(*short, "--resume") == 0  # with the run's own configuration
     assert command(*words, "--resume", "--learning-rate", 0.5) == 1
     assert "was written by another configuration" in capsys.readouterr().err
