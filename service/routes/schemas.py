@@ -9,7 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.samplers import Sampler
 from service.pipeline.edits import Operation
 
-Base64 = Annotated[str, Field(description="a PNG, JPEG or WebP file in base64, or as a data: URL")]
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNkEIAAJgGKGACOGAQAwSeVywAAAABJRU5ErkJggg=="
+)
+"""An 8x8 PNG, for the API's description."""
+
+Base64 = Annotated[
+    str,
+    Field(description="a PNG, JPEG or WebP file in base64, or as a data: URL", examples=[EXAMPLE_IMAGE]),
+]
 ImageId = Annotated[
     str,
     Field(pattern="^[0-9a-f]{64}$", description="image_id from an earlier /encode"),
@@ -91,7 +99,13 @@ class VisualizeRequest(RequestModel):
     """Sources are `images` (or files named `image`), else `num_samples` test images that the bundle keeps."""
 
     prototypes: Annotated[
-        list[int | str], Field(min_length=1, max_length=1000, description="indices or names")
+        list[int | str],
+        Field(
+            min_length=1,
+            max_length=1000,
+            description="indices or names, each prototype once",
+            json_schema_extra={"uniqueItems": True},
+        ),
     ]
     images: Annotated[list[Base64] | None, Field(min_length=1)] = None
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None

@@ -37,8 +37,10 @@ def visualize_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
             check_limits(settings, steps=body.steps)
-            for prototype in body.prototypes:
-                prototype_index(pipeline.bundle, prototype)
+            indices = [prototype_index(pipeline.bundle, prototype) for prototype in body.prototypes]
+            repeated = sorted({j for j in indices if indices.count(j) > 1})
+            if repeated:
+                raise ProblemError(422, f"prototypes are asked for more than once: {repeated}")
             sources = await read_images(body.images or [], files, pipeline, settings)
             if sources and body.num_samples is not None:
                 raise ProblemError(422, "give images or num_samples, not both")

@@ -264,3 +264,9 @@ def test_seeded_rubbish_never_gives_a_500(fake: httpx.Client, seed: int) -> None
         cut = int(rng.integers(1, len(data) + 1)) if rng.random() < 0.3 else len(data)
         answer = fake.post("/encode", files={"image": bytes(data[:cut])})
         assert answer.status_code in (200, 413, 422), answer.text
+
+
+def test_a_prototype_is_visualized_once(fake: httpx.Client, bundle: Bundle) -> None:
+    response = fake.post("/visualize", json={"prototypes": [3, 1, 3], "steps": 1})
+    assert response.status_code == 422
+    assert "more than once: [3]" in response.json()["detail"]
