@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from service.engine.async_engine import AsyncEngine, EngineState
 from service.problems import RETRY_AFTER_S
@@ -32,7 +32,7 @@ def health_router(context: Context, engine: AsyncEngine, version: dict[str, obje
             reason = f"the engine has been in one step for {engine.heartbeat_age_s:.0f} s"
         return _status(reason, engine)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus text format."""
         return Response(context.metrics.exposition(), headers={"Content-Type": context.metrics.content_type})
