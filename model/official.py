@@ -10,6 +10,7 @@ import hashlib
 import pickle
 import re
 import reprlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ TABLE_TOLERANCE = 1e-3
 
 ADMITTED = {
     ("torch", "device"): torch.device,
+    ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("__builtin__", "set"): set,  # as protocols 0 to 2 name it
