@@ -174,8 +174,12 @@ def _import_official(options: argparse.Namespace) -> None:
         )
     elif options.data:
         raise ConfigError("--data needs --dataset: it says what the files are")
+    elif options.prior_steps:
+        raise ConfigError("--prior-steps needs --dataset and --data: a prior is trained on images")
     name = options.name or options.directory.resolve().name
-    import_official(options.directory, options.out, name=name, dataset=dataset)
+    import_official(
+        options.directory, options.out, name=name, dataset=dataset, prior_steps=options.prior_steps
+    )
 
 
 def _load(options: argparse.Namespace, name: str, split: Split, image: ImageConfig) -> Dataset:
@@ -297,6 +301,12 @@ def _parser() -> argparse.ArgumentParser:
     official.add_argument("directory", type=Path, help="holds ckpt.tar and config.pickle")
     official.add_argument("--out", type=Path, required=True, help="bundle directory")
     official.add_argument("--name", help="name of the model in the manifest (default: the directory's)")
+    official.add_argument(
+        "--prior-steps",
+        type=int,
+        default=0,
+        help="with a data set, train a latent prior for so many steps, such as 10000 (default: 0, none)",
+    )
     official.add_argument("--dataset", help=f"measure s on it: {', '.join(DATASETS)}")
     return parser
 

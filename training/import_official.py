@@ -8,20 +8,28 @@ from typing import Any
 import torch
 
 from model.bundle import Bundle
-from model.config import ModelConfig
+from model.config import ModelConfig, PriorConfig
 from model.official import read_official
 from training.data import Dataset
+from training.exemplars import encode_all
 from training.export import ExportError, git_revision, write_bundle
+from training.prior import train_prior
 
 
 def import_official(
-    directory: Path, out: Path, *, name: str, dataset: tuple[Dataset, Dataset] | None = None
+    directory: Path,
+    out: Path,
+    *,
+    name: str,
+    dataset: tuple[Dataset, Dataset] | None = None,
+    prior_steps: int = 0,
 ) -> Bundle:
     """Write the bundle `out` from `directory`, which holds `ckpt.tar` and `config.pickle`.
 
     `dataset` is (train, test), to measure statistics and choose pictures on as `export_bundle` does;
-    without it the bundle has neither. Raises OfficialCheckpointError, ExportError or BundleError; nothing
-    is left behind then.
+    without it the bundle has neither. With it and `prior_steps`, a latent prior is trained for so many
+    steps. Raises OfficialCheckpointError, ExportError, PriorError or BundleError; nothing is left behind
+    then.
     """
     official = read_official(directory)
     config = official.patronus.config
@@ -32,9 +40,16 @@ def import_official(
         "git_revision": git_revision(),
         "torch": torch.__version__,
     }
+    prior = None
     if dataset is not None:
         _check_images(config, dataset)
         provenance["num_training_images"] = len(dataset[0])
+        if prior_steps:
+            activations, _ = encode_all(official.patronus, dataset[0].pixels)
+            prior = train_prior(
+                activations, PriorConfig(num_prototypes=config.num_prototypes), num_steps=prior_steps
+            )
+            provenance["prior_steps"] = prior_steps
     return write_bundle(
         official.patronus,
         out=out,
@@ -42,6 +57,7 @@ def import_official(
         measure_on=dataset,
         metrics={},
         provenance=provenance,
+        prior=prior,
     )
 
 

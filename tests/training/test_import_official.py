@@ -191,6 +191,17 @@ def test_with_a_data_set_statistics_and_pictures_are_measured_on_it(
     assert bundle.provenance["num_training_images"] == 20
 
 
+def test_with_a_data_set_a_prior_may_be_trained(tiny_official: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
+    images = Dataset(pixels, np.zeros(20, np.int64))
+    bundle = import_official(
+        tiny_official, tmp_path / "bundle", name="tiny", dataset=(images, images), prior_steps=3
+    )
+    assert bundle.prior is not None
+    assert bundle.prior.num_prototypes == 5
+    assert bundle.path("prior.onnx").exists()
+
+
 def test_a_data_set_of_other_images_is_refused(
     tiny_official: Path, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
