@@ -7,10 +7,10 @@ dicts ModelConfig and TrainingConfig. Both are data from strangers: nothing in t
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import re
 import reprlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ TABLE_TOLERANCE = 1e-3
 
 ADMITTED = {
     ("torch", "device"): torch.device,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): dict,  # not itself: a pickle could put attributes on it
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("__builtin__", "set"): set,  # as protocols 0 to 2 name it
@@ -162,6 +162,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or not value.is_floating_point():
             raise OfficialCheckpointError(f"{path}: {reprlib.repr(name)} is not a tensor of floating point")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_nested:
+            raise OfficialCheckpointError(f"{path}: {name} is no plain tensor with values")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise OfficialCheckpointError(
+                f"{path}: {name} says that it is {tuple(value.shape)}, the file holds fewer values"
+            )
         if not bool(torch.isfinite(value).all()):
             raise OfficialCheckpointError(f"{path}: {name} has values that are not finite")
     return {name: value.detach().float() for name, value in state.items()}
@@ -173,7 +179,7 @@ def _model_config(values: dict[str, Any], state: Mapping[str, Tensor], path: Pat
     image = _image_config(training.integers("IMG_SHAPE", count=3))
     m, vector_shape = training.integer("NUM_PROTOS"), training.integers("P_VECTOR_SHAPE")
     channels = training.integers("plb_channel_inputs")[1:]  # the first is the image's, whatever it says
-    if channels and [size for size in vector_shape if size != 1] != [channels[-1]]:
+    if channels and not math.prod(vector_shape) == max(vector_shape, default=0) == channels[-1]:
         raise ConfigError(
             f"P_VECTOR_SHAPE must be ones and the last layer's width, {channels[-1]}, not {vector_shape}"
         )
@@ -337,7 +343,9 @@ def _names(values: dict[str, Any]) -> dict[str, str]:
     base = values.get("BaseConfig")
     if not isinstance(base, dict):
         return {}
-    return {name: base[name][:200] for name in BASE_NAMES if isinstance(base.get(name), str)}
+    texts = {name: base[name] for name in BASE_NAMES if isinstance(base.get(name), str)}
+    # A pickle may hold half of a surrogate pair, which no JSON file can.
+    return {name: text[:200].encode("utf-8", "replace").decode() for name, text in texts.items()}
 
 
 def _listed(names: Iterable[str], most: int = 8) -> str:

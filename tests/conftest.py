@@ -28,7 +28,7 @@ from training.evaluate import EVALUATION, weights_digest
 from training.export import export_bundle
 from training.prior import save_prior
 
-KeepEvaluation = Callable[[Path, Patronus], None]
+KeepEvaluation = Callable[..., None]
 WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -79,8 +79,10 @@ def tiny_patronus(tiny_config: ModelConfig) -> Patronus:
 def keep_evaluation() -> KeepEvaluation:
     """Writes what export asks of an evaluation of a model, without an hour of sampling."""
 
-    def keep(run: Path, patronus: Patronus) -> None:
+    def keep(run: Path, patronus: Patronus, prior: Prior | None = None) -> None:
         measured = {"weights_sha256": weights_digest(patronus)}
+        if prior is not None:
+            measured["prior_sha256"] = weights_digest(prior)
         metrics = {"measured": measured, "probe": {"accuracy_test": 0.5}}
         (run / EVALUATION).write_text(json.dumps(metrics))
 
@@ -112,7 +114,6 @@ def tiny_prior_bundle(
 ) -> Path:
     """The same model with a latent prior of random weights; copy it before changing anything."""
     run = tmp_path_factory.mktemp("run")
-    keep_evaluation(run, tiny_patronus)
     torch.manual_seed(1)
     config = PriorConfig(
         num_prototypes=tiny_patronus.config.num_prototypes, width=16, num_layers=1, sampling_steps=8
@@ -120,6 +121,7 @@ def tiny_prior_bundle(
     prior = Prior(config)
     torch.nn.init.normal_(prior.last.weight, std=0.1)
     save_prior(prior, run, tiny_patronus.encoder)
+    keep_evaluation(run, tiny_patronus, prior)
     out = tmp_path_factory.mktemp("bundles") / "tiny-with-prior"
     train_config = TrainConfig(model=tiny_patronus.config)
     export_bundle(

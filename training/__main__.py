@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
-from training.data import DATASETS, DataError, Dataset, Split, download_fashion_mnist, load_dataset
+from training.data import DATASETS, DataError, Dataset, Split, load_dataset
 from training.presets import PRESETS
 
 SECTIONS: dict[str, type[Any]] = {"": TrainConfig, "optimizer.": OptimizerConfig, "loss.": LossConfig}
@@ -30,10 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     from training.evaluate import EvaluationError
     from training.export import ExportError
     from training.prior import PriorError
-    from training.trainer import CheckpointError
+    from training.trainer import CheckpointError, TrainingDivergedError
 
     faults = (
-        ConfigError, DataError, OfficialCheckpointError, CheckpointError, PriorError, EvaluationError,
+        ConfigError, DataError, OfficialCheckpointError, CheckpointError, PriorError, TrainingDivergedError,
+        EvaluationError,
         ExportError, BundleError,
     )  # fmt: skip
     try:
@@ -70,9 +71,10 @@ def _train(options: argparse.Namespace) -> None:
 def _resolved(options: argparse.Namespace) -> TrainConfig:
     """The preset, or the run to resume, with the options' changes."""
     config = PRESETS[options.preset]
-    saved = options.out / "config.json" if options.out else None
-    if options.resume and saved is not None and saved.exists():
-        config = config_from_dict(TrainConfig, json.loads(saved.read_text()))
+    if options.resume and options.out:
+        from training.trainer import read_checkpoint
+
+        config = config_from_dict(TrainConfig, read_checkpoint(options.out)["config"])
     overrides: dict[str, Any] = {}
     for section, item in _flags():
         value = getattr(options, item.name, None)
@@ -96,9 +98,16 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(json.dumps({name: config_to_dict(config) for name, config in configs.items()}, indent=2))
         return
-    train = _load(options, base.dataset, "train", base.model.image)
-    test = _load(options, base.dataset, "test", base.model.image)
-    records = sweep(base, axes, train, test, options.out, make_accelerator(options.device))
+    accelerator = make_accelerator(options.device)
+    if accelerator.num_processes > 1:
+        raise ConfigError("a sweep runs in one process; start several sweeps into one --out instead")
+
+    def load(config: TrainConfig) -> tuple[Dataset, Dataset]:
+        image = config.model.image
+        train = _load(options, config.dataset, "train", image)
+        return train, _load(options, config.dataset, "test", image)
+
+    records = sweep(base, axes, load, options.out, accelerator)
     table = table_of(records, axes)
     (options.out / "sweep.md").write_text(table)
     (options.out / "sweep.json").write_text(json.dumps(records, indent=1) + "\n")
@@ -125,26 +134,29 @@ def _train_prior(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training.evaluate import evaluate, write_evaluation
+    from training.evaluate import evaluate, weights_digest, write_evaluation
     from training.exemplars import encode_all
-    from training.prior import has_prior, prior_sampler
+    from training.prior import has_prior, load_prior, prior_sampler
     from training.trainer import load_averaged_model
 
     patronus, config = load_averaged_model(options.run)
     patronus = patronus.to(_device(options.device))
     train = _load(options, config.dataset, "train", patronus.config.image)
     test = _load(options, config.dataset, "test", patronus.config.image)
-    sample_s = None
+    sample_s, prior_sha256 = None, None
     if has_prior(options.run):
-        sample_s = prior_sampler(options.run, patronus.encoder, encode_all(patronus, train.pixels)[0])
+        prior = load_prior(options.run, patronus.encoder)
+        sample_s = prior_sampler(prior, encode_all(patronus, train.pixels)[0])
+        prior_sha256 = weights_digest(prior)
     metrics = evaluate(
         patronus,
         train,
         test,
-        num_samples=options.num_samples,
+        num_samples=options.num_samples or min(1000, len(train), len(test)),
         dataset_name=config.dataset,
         steps=options.steps,
         sample_s=sample_s,
+        prior_sha256=prior_sha256,
         inception_weights=options.inception_weights,
         lpips_weights=options.lpips_weights,
     )
@@ -183,11 +195,7 @@ def _import_official(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace, name: str, split: Split, image: ImageConfig) -> Dataset:
-    if options.download:
-        if name != "fashion-mnist":
-            raise ConfigError(f"--download knows fashion-mnist only, not {name}")
-        download_fashion_mnist(options.data)
-    return load_dataset(name, options.data, split, image, cache=options.cache)
+    return load_dataset(name, options.data, split, image, cache=options.cache, download=options.download)
 
 
 def _device(name: str) -> str:
@@ -273,7 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", parents=[data], help="measure a run on the test split")
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("--run", type=Path, required=True, help="run directory")
-    evaluate.add_argument("--num-samples", type=int, default=1000, help="for sample quality (default: 1000)")
+    evaluate.add_argument(
+        "--num-samples", type=int, help="for sample quality (default: 1000, or a smaller split's all)"
+    )
     evaluate.add_argument(
         "--steps",
         type=int,

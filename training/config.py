@@ -90,7 +90,13 @@ class TrainConfig:
     sample_every: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("num_images", "batch_size", "log_every", "checkpoint_every", "sample_every"):
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be 0 to {2**32 - 1}, not {self.seed}")
+        if self.batch_size < 2:
+            raise ConfigError(
+                f"batch_size must be >= 2, not {self.batch_size}: statistics of s are taken over a batch"
+            )
+        for name in ("num_images", "log_every", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, not {getattr(self, name)}")
         if self.num_images < self.batch_size:

@@ -15,7 +15,8 @@ def make_accelerator(device: str = "auto") -> Accelerator:
     """
     chosen = resolve_device(device)
     parallel = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-    return Accelerator(cpu=chosen == "cpu", kwargs_handlers=[parallel])
+    # "no": the run's own configuration decides on precision, not the environment of `accelerate launch`.
+    return Accelerator(cpu=chosen == "cpu", mixed_precision="no", kwargs_handlers=[parallel])
 
 
 def resolve_device(name: str) -> str:

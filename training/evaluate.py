@@ -76,6 +76,7 @@ def evaluate(
     steps: Sequence[int] = SAMPLING_STEPS,
     seed: int = 0,
     sample_s: SampleS | None = None,
+    prior_sha256: str | None = None,
     inception_weights: Path | None = None,
     lpips_weights: Path | None = None,
 ) -> dict[str, Any]:
@@ -84,9 +85,10 @@ def evaluate(
     `num_samples` images are drawn with each of `steps` by each sampler and compared with the whole test
     split, and so are as many real training images, which shows how near equally many images can come.
     "learned_s" is the s of test images (as in the published rows), "resampled_s" is drawn from the training
-    split's statistics, "prior_s" by `sample_s` where it is given. The distance is named FID with
-    `inception_weights` (see `load_inception`), FD-classifier on our own classifier of the data set's classes
-    or attributes. What could not be measured is under "not_measured" with its reason.
+    split's statistics, "prior_s" by `sample_s` where it is given, of a prior with weights `prior_sha256`.
+    The distance is named FID with `inception_weights` (see `load_inception`), FD-classifier on our own
+    classifier of the data set's classes or attributes. What could not be measured is under "not_measured"
+    with its reason.
 
     The denoiser costs 2 x sum(steps) + 20 calls a sample (20 more with `sample_s`) and 42,000 calls for
     everything else. Raises EvaluationError.
@@ -106,6 +108,8 @@ def evaluate(
         "device": device,
         "torch": torch.__version__,
     }
+    if prior_sha256 is not None:
+        measured["prior_sha256"] = prior_sha256
     if inception_weights is not None:
         measured["inception_weights_sha256"] = file_digest(inception_weights)
     if lpips_weights is not None:

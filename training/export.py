@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import subprocess
 import tempfile
 import warnings
@@ -77,8 +76,8 @@ def export_bundle(
     does not load.
     """
     metrics = read_evaluation(run)
-    require_weights(metrics, patronus)
     prior = load_prior(run, patronus.encoder) if has_prior(run) else None
+    require_weights(metrics, patronus, prior)
     provenance = {
         "git_revision": git_revision(),
         "dataset": config.dataset,
@@ -113,7 +112,7 @@ def write_bundle(
     Statistics and pictures are measured on `measure_on`, (train, test); without it the bundle has none, and
     can have no `prior`.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
+    if out.exists() and not _is_bundle(out):
         raise ExportError(f"{out} exists and is no bundle: name another directory, this one is not replaced")
     patronus = patronus.cpu().eval()
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
@@ -138,11 +137,21 @@ def write_bundle(
         )
         bundle = replace(Bundle.load(directory), directory=out)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(scratch) / "replaced")  # goes with the scratch directory
         directory.rename(out)
     size = sum(path.stat().st_size for path in out.iterdir())
     log.info("wrote %s: %.2f MiB, digest %s", out, size / 2**20, bundle.digest[:12])
     return bundle
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a directory, no link, holds a manifest of ours and nothing that the manifest does not list."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        known = {MANIFEST, *manifest["files"]} if "format_version" in manifest else set()
+        return not path.is_symlink() and {entry.name for entry in path.iterdir()} <= known
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _measure(patronus: Patronus, train: Dataset, test: Dataset) -> tuple[ActivationStatistics, Pictures]:

@@ -44,8 +44,9 @@ def _distant_patches(patronus: Patronus, x_0: Tensor, generator: torch.Generator
     its squared distance from those before (k-means++, Arthur and Vassilvitskii 2007)."""
     features = patronus.encoder.features(x_0)  # (B, D, h, w)
     candidates = features.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, D)
-    step = -(-len(candidates) // LARGEST_CHOICE)
-    candidates = candidates[::step]
+    if len(candidates) > LARGEST_CHOICE:
+        chance = torch.randperm(len(candidates), generator=generator)[:LARGEST_CHOICE]
+        candidates = candidates[chance.to(candidates.device)]
     chosen = [int(torch.randint(len(candidates), (1,), generator=generator))]
     nearest = torch.full((len(candidates),), torch.inf)
     while len(chosen) < patronus.config.num_prototypes:

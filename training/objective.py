@@ -21,7 +21,10 @@ from training.losses import (
 
 
 class Losses(NamedTuple):
-    """Scalars: `total` is minimised, the others are what it consists of (unweighted) and `raw_spread`."""
+    """Scalars: `total` is minimised; the others are its terms before their weights, and `raw_spread`.
+
+    `denoising` is as minimised: with min-SNR weighting, the weighted error.
+    """
 
     total: Tensor
     denoising: Tensor

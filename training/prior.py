@@ -184,11 +184,8 @@ def save_prior(prior: Prior, run: Path, encoder: PrototypeEncoder) -> None:
     partial.replace(path)
 
 
-def prior_sampler(
-    run: Path, encoder: PrototypeEncoder, activations: Float32
-) -> Callable[[np.random.Generator, int], Float32]:
-    """Draws s (count, m) from a run's prior; `activations` (N, m) are those of its training data."""
-    prior = load_prior(run, encoder)
+def prior_sampler(prior: Prior, activations: Float32) -> Callable[[np.random.Generator, int], Float32]:
+    """Draws s (count, m) from a prior; `activations` (N, m) are those of its training data."""
     statistics = ActivationStatistics.measure(activations)
     table = prior_table(prior.config)
 

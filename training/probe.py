@@ -68,22 +68,25 @@ def attribute_probe(
 
     Unknown entries are left out. Left out as well are attributes that fewer than `folds` training images
     have or lack, or of which the test split has one value only; the means are NaN where none is left.
+    Fewer than 2 folds skip those.
     """
     cross_validated, test = [], []
     for train_values, test_values in zip(train_attributes.T, test_attributes.T, strict=True):
         in_train, in_test = train_values != UNKNOWN, test_values != UNKNOWN
         has, known = int((train_values == 1).sum()), int(in_train.sum())
-        if min(has, known - has) < folds or len(np.unique(test_values[in_test])) < 2:
+        if min(has, known - has) < max(folds, 1) or len(np.unique(test_values[in_test])) < 2:
             continue
         classifier = _classifier()
         s, values = train_activations[in_train], train_values[in_train]
-        scores = cross_val_score(classifier, s, values, cv=folds, scoring="roc_auc")
-        cross_validated.append(float(scores.mean()))
+        if folds >= 2:
+            scores = cross_val_score(classifier, s, values, cv=folds, scoring="roc_auc")
+            cross_validated.append(float(scores.mean()))
         logits = classifier.fit(s, values).decision_function(test_activations[in_test])
         test.append(float(roc_auc_score(test_values[in_test], logits)))
     if not test:
         return ProbeAuroc(float("nan"), float("nan"), 0)
-    return ProbeAuroc(float(np.mean(cross_validated)), float(np.mean(test)), len(test))
+    mean = float(np.mean(cross_validated)) if cross_validated else float("nan")
+    return ProbeAuroc(mean, float(np.mean(test)), len(test))
 
 
 def _classifier() -> Pipeline:

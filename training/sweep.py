@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from training.data import Dataset
 from training.evaluation.prototypes import prototype_figures
 from training.evaluation.reconstruction import mean_psnr_db
 from training.exemplars import encode_all
-from training.probe import linear_probe
+from training.probe import attribute_probe, linear_probe
 from training.sampling import run_table
-from training.trainer import CHECKPOINT, Trainer, conditioning_losses
+from training.trainer import CHECKPOINT, Trainer, conditioning_losses, write_json
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ INVERSION_STEPS = 20
 
 COLUMNS = {
     "probe": "probe accuracy",
+    "auroc": "probe AUROC",
     "duplicates": "duplicates",
     "largest_correlation": "largest correlation, mean",
     "raw_spread": "spread of s",
@@ -91,22 +92,27 @@ def configure(base: TrainConfig, point: dict[str, Any]) -> TrainConfig:
 def sweep(
     base: TrainConfig,
     axes: Sequence[Axis],
-    train: Dataset,
-    test: Dataset,
+    load: Callable[[TrainConfig], tuple[Dataset, Dataset]],
     directory: Path,
     accelerator: Accelerator,
 ) -> list[dict[str, Any]]:
     """Train and measure every point in a run directory of its own; finished ones are taken as they are.
 
-    Returns one record for each point: its values, and the figures of COLUMNS.
+    `load` gives the training and the test split that a configuration names. Returns one record for each
+    point: its values, and the figures of COLUMNS.
     """
     records = []
+    loaded: dict[Any, tuple[Dataset, Dataset]] = {}
     configs = [(point, configure(base, point)) for point in points(axes)]  # all are checked before any runs
     for number, (point, config) in enumerate(configs, start=1):
         run = directory / run_name(point)
         kept = _kept(run, config)
         if kept is None:
             log.info("run %d of %d: %s", number, len(configs), run.name)
+            key = (config.dataset, config.model.image)
+            if key not in loaded:
+                loaded = {key: load(config)}  # the others are let go
+            train, test = loaded[key]
             trainer = Trainer(config, train, run, accelerator)
             if (run / CHECKPOINT).exists():
                 trainer.load()
@@ -115,7 +121,8 @@ def sweep(
             assert isinstance(average, Patronus)
             kept = measure(average, train, test)
             record = {"config": config_to_dict(config), "figures": kept}
-            (run / RESULT).write_text(json.dumps(record, indent=1) + "\n")
+            write_json(run / RESULT, record)
+            accelerator.free_memory()  # it keeps every model that it prepared
         records.append({**point, **kept})
     return records
 
@@ -139,6 +146,12 @@ def measure(patronus: Patronus, train: Dataset, test: Dataset, *, seed: int = 0)
     if test.class_names:
         probe = linear_probe(train_activations, train.labels, test_activations, test.labels, folds=0)
         figures["probe"] = probe.test
+    if test.attribute_names:
+        auroc = attribute_probe(
+            train_activations, train.attributes, test_activations, test.attributes, folds=0
+        )
+        if auroc.num_attributes:
+            figures["auroc"] = auroc.test
     chosen = np.random.default_rng(seed).permutation(len(test))[:NUM_RECONSTRUCTIONS]
     device = patronus.activation_mean.device
     pixels = test.pixels[np.sort(chosen)]

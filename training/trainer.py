@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.config import ConfigError, config_from_dict, config_to_dict
+from model.encoder import similarity
 from model.patronus import Patronus
 from model.samplers import ddim, ddim_inversion
 from model.schedule import NoiseSchedule
@@ -34,8 +35,14 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 PARENT = "parent.json"
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
 NUM_FIRST_IMAGES = 512
 """Images from which prototypes start, and at most as many on which the log measures the average."""
+
+
+class TrainingDivergedError(Exception):
+    """The loss is not a number any more."""
 
 
 class CheckpointError(Exception):
@@ -47,7 +54,8 @@ class Trainer:
 
     Randomness of a step is seeded by (seed, step) alone and drawn for the batch of all processes
     together, so a run resumed from a checkpoint continues exactly as if it had not been stopped, and
-    any number of processes takes the same steps. Raises ConfigError where they cannot share a batch.
+    any number of processes takes the same steps, but for dropout, whose masks each process draws for its
+    own images. Raises ConfigError where they cannot share a batch.
     """
 
     def __init__(
@@ -98,12 +106,10 @@ class Trainer:
     def run(self, *, until_step: int | None = None) -> None:
         """Train to the last step (or `until_step`), logging, sampling and saving on the way."""
         if self.accelerator.is_main_process:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config_to_dict(self.config), indent=2)
-            (self.directory / "config.json").write_text(text + "\n")
+            self._begin_log()
         last = self.config.num_steps if until_step is None else min(self.config.num_steps, until_step)
         images = self.config.batch_size
-        started, logged = time.monotonic(), self.step
+        seconds, logged = 0.0, self.step
         with tqdm(
             total=last * images,
             initial=self.step * images,
@@ -111,19 +117,36 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
         ) as progress:
             while self.step < last:
+                started = time.monotonic()
                 losses, grad_norm = self.train_step()
+                seconds += time.monotonic() - started
                 progress.update(images)
                 finished = self.step == last
                 if self.step % self.config.log_every == 0 or finished:
-                    now = time.monotonic()
-                    rate = images * (self.step - logged) / (now - started)
-                    started, logged = now, self.step
+                    started = time.monotonic()
+                    total = losses.total.item()  # waits for the device
+                    seconds += time.monotonic() - started
+                    if not math.isfinite(total):
+                        raise TrainingDivergedError(
+                            f"the loss is {total} at step {self.step}: lower the learning rate; the last "
+                            f"checkpoint in {self.directory} is older"
+                        )
+                    rate = images * (self.step - logged) / seconds
+                    seconds, logged = 0.0, self.step
                     self._log(losses, grad_norm, rate, progress)
                 if self.step % self.config.sample_every == 0 or finished:
                     self._save_samples()
-                    started = time.monotonic()
                 if self.step % self.config.checkpoint_every == 0 or finished:
                     self.save()
+
+    def _begin_log(self) -> None:
+        """Write config.json, and leave of metrics.jsonl what lies before the current step."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / CONFIG, config_to_dict(self.config))
+        path = self.directory / METRICS
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
 
     def save(self) -> None:
         """Write the checkpoint, in one process; the old one is replaced only by a complete new one."""
@@ -170,7 +193,7 @@ class Trainer:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         parent = {"stopped_after_steps": state["step"], "training": state["config"]}
-        (self.directory / PARENT).write_text(json.dumps(parent, indent=2) + "\n")
+        write_json(self.directory / PARENT, parent)
 
     def train_step(self) -> tuple[Losses, Tensor]:
         """One optimiser step -> the losses, and the gradient's norm before clipping."""
@@ -182,7 +205,7 @@ class Trainer:
         with self._autocast():
             losses: Losses = self.objective(x_0, eps, timesteps)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses.total)
+        losses.total.backward()  # type: ignore[no-untyped-call]
         max_norm = config.optimizer.max_grad_norm or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.patronus.parameters(), max_norm)
         self.optimizer.step()
@@ -251,7 +274,7 @@ class Trainer:
         }
         if self.step % (10 * self.config.log_every) == 0:
             record |= self._conditioning_metrics()
-        with (self.directory / "metrics.jsonl").open("a") as file:
+        with (self.directory / METRICS).open("a") as file:
             file.write(json.dumps(record) + "\n")
         progress.set_postfix(loss=f"{record['denoising']:.4f}", spread=f"{record['raw_spread']:.3f}")
 
@@ -260,15 +283,23 @@ class Trainer:
         """Whether s is used, and still about patches, measured with the averaged weights."""
         patronus = self.ema.module
         assert isinstance(patronus, Patronus)
-        x_0 = self._x_0(self.batches.sample(min(NUM_FIRST_IMAGES, 8 * self.config.batch_size)))
-        distances = patronus.encoder.distances(patronus.encoder.features(x_0))
-        activations = patronus.encoder.activations(distances)
-        correlation = activation_correlation(activations).abs().fill_diagonal_(0.0)
+        images = self._x_0(self.batches.sample(NUM_FIRST_IMAGES))
         timestep = min(300, self.config.model.schedule.num_timesteps - 1)
-        true, shuffled = conditioning_losses(patronus, x_0, activations, timestep)
+        smallest, losses = [], []
+        for x_0 in images.tensor_split(
+            -(-len(images) // self.config.batch_size)
+        ):  # no more than a step takes
+            distances = patronus.encoder.distances(patronus.encoder.features(x_0))
+            s = patronus.encoder.activations(distances)
+            smallest.append(distances.amin(dim=(2, 3)))
+            losses.append((len(x_0), *conditioning_losses(patronus, x_0, s, timestep)))
+        nearest = torch.cat(smallest)  # (n, m)
+        activations = similarity(nearest)
+        correlation = activation_correlation(activations).abs().fill_diagonal_(0.0)
+        true, shuffled = (sum(row[0] * row[i] for row in losses) / len(images) for i in (1, 2))
         return {
             "ema_raw_spread": activations.std(dim=0).mean().item(),
-            "ema_nearest_patch": nearest_patch_loss(distances.amin(dim=(2, 3))).item(),
+            "ema_nearest_patch": nearest_patch_loss(nearest).item(),
             "ema_max_correlation": correlation.amax(dim=1).mean().item(),
             "ema_eps_loss_true_300": true,
             "ema_eps_loss_shuffled_300": shuffled,
@@ -316,6 +347,13 @@ def conditioning_losses(
             prediction = sigma * x_t + alpha * prediction
         losses.append(denoising_loss(prediction, eps).item())
     return losses[0], losses[1]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; an old file is replaced only by a complete new one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
 
 
 def read_checkpoint(directory: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -467,3 +467,28 @@ def test_a_constant_of_the_encoder_may_be_left_out(
 ) -> None:
     without = {name: value for name, value in state.items() if name != "proactBlock.ones"}
     assert read_official(write_official(tmp_path, config, {"model": without})).patronus is not None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.zeros(1).expand(10**15),
+        torch.zeros(4, device="meta"),
+        torch.zeros(4).to_sparse(),
+    ],
+    ids=["a petabyte", "no values", "sparse"],
+)
+def test_a_tensor_that_is_not_what_it_says_is_refused(
+    config: dict[str, Any], state: dict[str, Tensor], tmp_path: Path, values: Tensor
+) -> None:
+    write_official(tmp_path, config, {"model": {**state, "first.bias": values}})
+    with pytest.raises(OfficialCheckpointError, match=r"ckpt\.tar: first\.bias (is no plain tensor|says)"):
+        read_official(tmp_path)
+
+
+def test_half_a_character_in_a_name_does_not_reach_the_manifest(
+    config: dict[str, Any], state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    named = {**config, "BaseConfig": {"ds_name": "celeb\ud800a"}}
+    write_official(tmp_path, named, {"model": state})
+    assert read_official(tmp_path).names == {"ds_name": "celeb?a"}

@@ -27,7 +27,7 @@ from training.export import (
 )
 from training.prior import PriorError, save_prior
 
-KeepEvaluation = Callable[[Path, Patronus], None]
+KeepEvaluation = Callable[..., None]
 
 
 def paper_like(config: ModelConfig) -> ModelConfig:
@@ -82,7 +82,7 @@ def test_an_evaluation_of_other_weights_is_refused(
     with torch.no_grad():
         other.encoder.prototypes.add_(0.01)
     keep_evaluation(tmp_path, other)
-    with pytest.raises(EvaluationError, match=r"the evaluation measured .* not these weights"):
+    with pytest.raises(EvaluationError, match=r"the evaluation measured the weights .*, not these"):
         export(tiny_patronus, tiny_dataset, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -92,6 +92,49 @@ def test_a_prior_is_exported_with_its_model(tiny_prior_bundle: Path) -> None:
     assert bundle.prior is not None
     assert bundle.prior.sampling_steps == 8
     assert bundle.metrics["export_largest_difference"] <= PARITY_TOLERANCE
+
+
+def test_an_evaluation_of_another_prior_is_refused(
+    tiny_patronus: Patronus, tiny_dataset: Dataset, keep_evaluation: KeepEvaluation, tmp_path: Path
+) -> None:
+    config = PriorConfig(num_prototypes=tiny_patronus.config.num_prototypes, width=8, num_layers=1)
+    save_prior(Prior(config), tmp_path, tiny_patronus.encoder)
+    for measured in (None, Prior(config)):
+        keep_evaluation(tmp_path, tiny_patronus, measured)
+        with pytest.raises(EvaluationError, match=r"the evaluation measured the prior .*, not these"):
+            export(tiny_patronus, tiny_dataset, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", "no json", '{"format_version": 1, "files": {}}'])
+def test_a_directory_with_some_manifest_is_no_bundle(
+    tiny_patronus: Patronus,
+    tiny_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path: Path,
+    manifest: str,
+) -> None:
+    keep_evaluation(tmp_path, tiny_patronus)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / MANIFEST).write_text(manifest)
+    (tmp_path / "thesis" / "chapter").write_text("years of work")
+    with pytest.raises(ExportError, match="thesis exists and is no bundle"):
+        export(tiny_patronus, tiny_dataset, tmp_path, tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
+
+
+def test_a_bundle_is_replaced_by_a_new_one(
+    tiny_bundle: Path,
+    tiny_patronus: Patronus,
+    tiny_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "bundles" / "tiny"
+    shutil.copytree(tiny_bundle, out)
+    keep_evaluation(tmp_path, tiny_patronus)
+    assert export(tiny_patronus, tiny_dataset, tmp_path, out).name == "again"
+    assert Bundle.load(out).name == "again"
+    assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
 
 def test_a_prior_of_another_encoder_is_refused(

@@ -92,7 +92,7 @@ def test_a_run_is_resumed_only_when_asked(
     ("words", "message"),
     [
         (("train", "--data", "{missing}", "--out", "{run}"), "train-images-idx3-ubyte.gz is missing"),
-        (("train", "--data", "{data}", "--out", "{run}", "--batch-size", "0"), "batch_size must be >= 1"),
+        (("train", "--data", "{data}", "--out", "{run}", "--batch-size", "0"), "batch_size must be >= 2"),
         (("train", "--data", "{data}", "--out", "{run}", "--resume"), "checkpoint.pt is missing"),
         (("evaluate", "--data", "{data}", "--run", "{run}"), "checkpoint.pt is missing"),
         (

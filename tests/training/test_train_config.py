@@ -29,7 +29,7 @@ def test_the_shortest_runs_have_a_learning_rate(num_steps: int) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TrainConfig(batch_size=0), "batch_size must be >= 1, not 0"),
+        (lambda: TrainConfig(batch_size=0), "batch_size must be >= 2, not 0"),
         (lambda: TrainConfig(num_images=10), r"num_images \(10\) must be at least batch_size \(64\)"),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be > 0"),
         (lambda: TrainConfig(ema_decay=1.0), r"ema_decay must be in \[0, 1\)"),

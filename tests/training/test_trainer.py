@@ -16,6 +16,7 @@ from training.devices import make_accelerator
 from training.trainer import (
     CheckpointError,
     Trainer,
+    TrainingDivergedError,
     conditioning_losses,
     load_averaged_model,
     read_checkpoint,
@@ -191,3 +192,31 @@ def test_a_denoiser_that_ignores_s_shows_no_gap(
         last.weight.zero_()
     true, shuffled = conditioning_losses(patronus, x_0, s, 20)
     assert true == shuffled
+
+
+def test_a_resumed_run_logs_every_step_once(
+    config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Killed after step 5, with the checkpoint of step 3 at hand."""
+    every = dataclasses.replace(config, log_every=1)
+    trainer = Trainer(every, tiny_dataset, tmp_path, make_accelerator("cpu"))
+    trainer.run(until_step=3)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    trainer.run(until_step=5)
+    (tmp_path / "checkpoint.pt").write_bytes(kept)
+    resumed = Trainer(every, tiny_dataset, tmp_path, make_accelerator("cpu"))
+    resumed.load()
+    resumed.run()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_diverges_stops_and_says_so(
+    config: TrainConfig, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    trainer = Trainer(config, tiny_dataset, tmp_path, make_accelerator("cpu"))
+    with torch.no_grad():
+        trainer.patronus.denoiser.first.weight.fill_(torch.inf)
+    with pytest.raises(TrainingDivergedError, match="the loss is nan at step 2: lower the learning rate"):
+        trainer.run()
+    assert not (tmp_path / "checkpoint.pt").exists()

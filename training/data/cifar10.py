@@ -72,6 +72,8 @@ def _read_python(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
         batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
         # Keys are bytes in the official files, which Python 2 wrote.
         fields = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        if not isinstance(fields["data"], _PickledArray):
+            raise TypeError(f"data is {type(fields['data']).__name__}, not an array")
         rows = fields["data"].values
         labels = np.array([int(label) for label in fields["labels"]], np.int64)
     except Exception as error:  # a damaged pickle raises nearly anything
@@ -108,7 +110,7 @@ class _BatchUnpickler(pickle.Unpickler):
             ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
             ("numpy", "ndarray"): "ndarray",
             ("numpy", "dtype"): _PickledDtype,
-            ("_codecs", "encode"): _encode,
+            ("_codecs", "encode"): _EncodedText,
         }
         if (module, name) not in known:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR-10 batch needs")
@@ -139,8 +141,16 @@ class _PickledArray:
         self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """_codecs.encode, by which Python 3 writes bytes in old pickles."""
-    if encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}, expected latin1")
-    return text.encode("latin1")
+class _EncodedText:
+    """_codecs.encode, by which Python 3 writes bytes in old pickles: calling it gives the bytes.
+
+    A pickle may also try to set attributes of what it names; `__setstate__` is what it meets instead.
+    """
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        if encoding not in ("latin1", b"latin1"):
+            raise pickle.UnpicklingError(f"it encodes text as {encoding!r}, expected latin1")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it sets attributes of a function")

@@ -25,12 +25,17 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def require_weights(metrics: Mapping[str, Any], module: nn.Module) -> None:
-    """Raises EvaluationError unless `metrics` (of `evaluate`) were measured on the weights of `module`."""
-    measured = metrics.get("measured", {}).get("weights_sha256", "no weights it names")
-    expected = weights_digest(module)
-    if measured != expected:
-        raise EvaluationError(
-            f"the evaluation measured {measured[:12]}, not these weights ({expected[:12]}): "
-            "run `python -m training evaluate` again"
-        )
+def require_weights(metrics: Mapping[str, Any], module: nn.Module, prior: nn.Module | None = None) -> None:
+    """Raises EvaluationError unless `evaluate` measured `metrics` on these weights, and with this prior."""
+    measured = metrics.get("measured", {})
+    for name, what, weights in (
+        ("weights_sha256", "weights", module),
+        ("prior_sha256", "prior", prior),
+    ):
+        found = measured.get(name, "none")
+        expected = "none" if weights is None else weights_digest(weights)
+        if found != expected:
+            raise EvaluationError(
+                f"the evaluation measured the {what} {found[:12]}, not these ({expected[:12]}): "
+                "run `python -m training evaluate` again"
+            )

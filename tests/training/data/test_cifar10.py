@@ -132,6 +132,22 @@ def test_numpy_s_own_loader_cannot_be_reached(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("named", ["_codecs\nencode", "numpy.core.multiarray\n_reconstruct", "numpy\ndtype"])
+@pytest.mark.parametrize(
+    "state", [{"__defaults__": ("latin1",)}, (None, {"__new__": 1}), (None, {"__setstate__": 1})]
+)
+def test_a_pickle_cannot_change_what_it_names(tmp_path: Path, named: str, state: Any) -> None:
+    directory = write(tmp_path, "python 3")
+    path = directory / "data_batch_1"
+    good = path.read_bytes()
+    build = pickle.dumps(state, protocol=2)[2:-1] + b"b"  # its opcodes without PROTO and STOP, then BUILD
+    path.write_bytes(b"\x80\x02c" + named.encode() + b"\n" + build + b".")
+    with pytest.raises(DataError, match="data_batch_1 is not a CIFAR-10 python batch"):
+        load(tmp_path)
+    path.write_bytes(good)
+    load(tmp_path)
+
+
 def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     directory = write(tmp_path, "python 3")
     objects = np.array([["a"], ["b"]], dtype=object)
@@ -147,6 +163,7 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
         {b"labels": [0]},
         {b"data": np.zeros((1, 3072), np.uint8)},
         {b"data": [1, 2], b"labels": [0, 1]},
+        {b"data": {}, b"labels": []},
         {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
         {b"data": np.zeros((1, 3071), np.uint8), b"labels": [0]},
         {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]},
