@@ -32,8 +32,8 @@ def require_weights(metrics: Mapping[str, Any], module: nn.Module, prior: nn.Mod
         ("weights_sha256", "weights", module),
         ("prior_sha256", "prior", prior),
     ):
-        found = measured.get(name, "none")
-        expected = "none" if weights is None else weights_digest(weights)
+        found = measured.get(name, "nothing")
+        expected = "nothing" if weights is None else weights_digest(weights)
         if found != expected:
             raise EvaluationError(
                 f"the evaluation measured the {what} {found[:12]}, not these ({expected[:12]}): "

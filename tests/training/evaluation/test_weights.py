@@ -41,7 +41,9 @@ def test_figures_of_other_weights_are_refused() -> None:
     metrics = {"measured": {"weights_sha256": weights_digest(module)}}
     require_weights(metrics, module)
     nn.init.zeros_(module.weight)
-    with pytest.raises(EvaluationError, match=r"measured [0-9a-f]{12}, not these weights .*evaluate. again"):
+    with pytest.raises(
+        EvaluationError, match=r"measured the weights [0-9a-f]{12}, not these .*evaluate. again"
+    ):
         require_weights(metrics, module)
-    with pytest.raises(EvaluationError, match="measured no weights"):
+    with pytest.raises(EvaluationError, match="measured the weights nothing"):
         require_weights({}, module)
