@@ -1,8 +1,9 @@
 # Two commands do all the set-up: `make serve` and `make test`.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+AUDIT := $(VENV)/audit
 
-.PHONY: serve test check clean
+.PHONY: serve test check audit clean
 
 serve: ## Set up .venv without torch, and serve the shipped bundle on http://127.0.0.1:8000
 	@deploy/install service
@@ -17,6 +18,13 @@ check: ## Lint, types and import rules (after `make test` has installed the tool
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+# Needs the network; a package that cannot be looked up is a failure, not a pass.
+audit: ## Look up known vulnerabilities of every version in deploy/constraints.txt
+	@test -x $(AUDIT)/bin/pip-audit || { $${PYTHON_BOOTSTRAP:-python3} -m venv $(AUDIT) && \
+	    $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+	    --requirement deploy/constraints.txt
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import uvicorn
@@ -10,6 +9,7 @@ import uvicorn
 from model.bundle import BundleError
 from service.app import create_app
 from service.engine.onnx_runner import DeviceError
+from service.logs import set_up_logs
 from service.settings import Settings, SettingsError
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     """Serve until stopped; 2 for a setting, bundle or device that cannot be served."""
     try:
         settings = Settings.from_environment()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        set_up_logs(settings.log_level, settings.log_format)
         app = create_app(settings)
     except (SettingsError, BundleError, DeviceError) as error:
         print(f"patronus: {error}", file=sys.stderr)
@@ -26,7 +26,8 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
-        log_config=None,
+        log_config=None,  # its loggers write through ours
+        access_log=False,  # ours has an access log of its own
         timeout_graceful_shutdown=int(settings.drain_timeout_s) + 1,
         server_header=False,
     )

@@ -10,21 +10,30 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from model.bundle import Bundle
+from service.budget import Budget
 from service.cache.cache import Cache, Store
 from service.cache.memory_store import MemoryStore
 from service.cache.redis_store import RedisStore
 from service.engine.async_engine import AsyncEngine
+from service.engine.batch_limit import BatchLimits, batch_limit
 from service.engine.engine_core import EngineCore
 from service.engine.onnx_runner import OnnxRunner
 from service.engine.runner import Runner
 from service.metrics import Metrics
-from service.middleware import ApiKeys, BodyLimit, RequestId
+from service.middleware.access_log import AccessLog
+from service.middleware.api_keys import ApiKeys
+from service.middleware.body_limit import BodyLimit
+from service.middleware.client_limits import ClientLimits
+from service.middleware.last_resort import LastResort
+from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
 from service.problems import problem
+from service.rate_limit import RateLimiter
 from service.routes.answering import Context
 from service.routes.encode import encode_router
 from service.routes.generate import generate_router
@@ -32,7 +41,7 @@ from service.routes.health import health_router
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
 from service.routes.visualize import visualize_router
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, cache_directory
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +49,18 @@ RunnerFactory = Callable[[Bundle, Settings], Runner]
 
 
 def open_runner(bundle: Bundle, settings: Settings) -> Runner:
-    """The runner that the settings ask for. Raises BundleError or DeviceError."""
+    """The runner that the settings ask for. Raises BundleError, DeviceError or SettingsError."""
+    if settings.backend == "torch":
+        try:
+            from service.engine.torch_runner import TorchRunner  # nothing else in the service needs torch
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"PATRONUS_BACKEND is torch, but the module {error.name} is not installed: "
+                "install torch 2.11 or newer, or set PATRONUS_BACKEND to onnx"
+            ) from error
+        return TorchRunner(
+            bundle, device=settings.device, precision=settings.precision, max_batch=settings.max_batch
+        )
     return OnnxRunner(bundle, device=settings.device, max_batch=settings.max_batch)
 
 
@@ -48,7 +68,9 @@ def open_store(settings: Settings) -> Store:
     if settings.cache_url.startswith("memory://"):
         return MemoryStore(max_bytes=settings.cache_bytes)
     try:
-        return RedisStore(settings.cache_url, ttl_s=settings.cache_ttl_s)
+        return RedisStore(
+            settings.cache_url, ttl_s=settings.cache_ttl_s, timeout_s=settings.cache_timeout_ms / 1000
+        )
     except ValueError as error:  # the URL itself is not repeated: it may hold a password
         raise SettingsError(f"PATRONUS_CACHE_URL is not a usable Redis URL: {error}") from error
 
@@ -59,8 +81,15 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     metrics = Metrics()
     runner = make_runner(bundle, settings)
     core = EngineCore(runner, max_queue=settings.max_queue, observer=metrics)
-    engine = AsyncEngine(core, max_queue=settings.max_queue, drain_timeout_s=settings.drain_timeout_s)
+    engine = AsyncEngine(
+        core,
+        max_queue=settings.max_queue,
+        drain_timeout_s=settings.drain_timeout_s,
+        step_timeout_s=settings.step_timeout_s,
+    )
     store = open_store(settings)
+    if isinstance(store, RedisStore):
+        metrics.watch_cache_circuit(lambda: store.is_left_alone)
     cache = Cache(store, namespace=bundle.digest, observer=metrics)
     context = Context(settings, Pipeline(bundle, engine, cache), metrics)
     metrics.watch_engine_state(lambda: engine.state)
@@ -74,6 +103,9 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         runner.warm_up()
+        if settings.tune_batch == "auto":
+            limits = BatchLimits(cache_directory() / "batch_limits.json")
+            core.limit_batch(batch_limit(runner, bundle.digest, limits))
         async with engine:
             log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
             yield
@@ -85,9 +117,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
         description="Encode, generate, edit and explain images with learned visual prototypes.",
         lifespan=lifespan,
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=settings.api_keys)
-    app.add_middleware(RequestId)
+    _add_middleware(app, settings, metrics)
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
@@ -97,6 +127,32 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     describe(app)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """From the inside out: each wraps those above it."""
+    limiter = None if settings.rate is None else RateLimiter(settings.rate)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    budget = Budget(max_row_steps=settings.max_row_steps_per_key)
+    app.add_middleware(ClientLimits, limiter=limiter, budget=budget, refused=metrics.request_refused)
+    app.add_middleware(ApiKeys, keys=settings.api_keys, refused=metrics.request_refused)
+    app.add_middleware(LastResort)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=(
+                "Authorization",
+                "X-API-Key",
+                "X-Request-ID",
+                "X-Request-Timeout",
+                "X-Request-Priority",
+            ),
+            expose_headers=("X-Request-ID", "Retry-After"),
+        )
+    app.add_middleware(AccessLog)
+    app.add_middleware(RequestId)
 
 
 def program_version() -> str:

@@ -43,6 +43,12 @@ class Metrics:
             ["endpoint", "model_name", "finished_reason"],
             registry=registry,
         )
+        self._refused = Counter(
+            "patronus_requests_refused",
+            "Requests that reached no endpoint: without a valid key, or over the client's rate.",
+            ["reason"],
+            registry=registry,
+        )
         self._running = Gauge(
             "patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry
         )
@@ -89,10 +95,18 @@ class Metrics:
         self._out_of_memory = Counter(
             "patronus_engine_out_of_memory", "Calls that did not fit into memory.", registry=registry
         )
+        self._preempted = Counter(
+            "patronus_preempted_samples",
+            "Samples that gave their row to a more urgent one, to go on later.",
+            registry=registry,
+        )
         operations = ["operation"]
         self._hits = Counter("patronus_cache_hits", "Cache hits.", operations, registry=registry)
         self._misses = Counter("patronus_cache_misses", "Cache misses.", operations, registry=registry)
         self._errors = Counter("patronus_cache_errors", "Cache faults.", operations, registry=registry)
+        self._circuit = Gauge(
+            "patronus_cache_circuit_open", "1 while Redis is left alone after faults.", registry=registry
+        )
         self._last_step = Gauge(
             "patronus_engine_last_step_timestamp_seconds", "Unix time of the last step.", registry=registry
         )
@@ -114,9 +128,17 @@ class Metrics:
         for state in EngineState:
             self._state.labels(state.value).set_function(_is(read, state))
 
+    def watch_cache_circuit(self, is_open: Callable[[], bool]) -> None:
+        """Have each scrape ask whether the cache is left alone."""
+        self._circuit.set_function(lambda: float(is_open()))
+
     def request_finished(self, endpoint: str, model_name: str, reason: str, seconds: float) -> None:
         self._requests.labels(endpoint, model_name, reason).inc()
         self._latency.labels(endpoint).observe(seconds)
+
+    def request_refused(self, reason: str) -> None:
+        """A request that reached no endpoint, for its `key` or its `rate`."""
+        self._refused.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The text that /metrics answers with."""
@@ -145,6 +167,9 @@ class Metrics:
 
     def ran_out_of_memory(self, rows: int) -> None:
         self._out_of_memory.inc()
+
+    def preempted(self, rows: int) -> None:
+        self._preempted.inc(rows)
 
     def cache_hit(self, operation: str) -> None:
         self._hits.labels(operation).inc()

@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
+from service.budget import BudgetExceededError, BudgetTooSmallError
 from service.engine.errors import (
     DeadlineExceededError,
     EngineStoppedError,
@@ -40,6 +41,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (  # the first match counts
     (PipelineError, 422),
     (JobTooLargeError, 422),
     (NonFiniteOutputError, 422),
+    (BudgetTooSmallError, 422),
+    (BudgetExceededError, 429),
     (QueueFullError, 503),
     (EngineStoppedError, 503),
     (JobCancelledError, 503),
@@ -75,7 +78,7 @@ def problem_from(error: Exception) -> Response:
 def problem(status: int, detail: str) -> Response:
     """A problem+json response. Escaped to ASCII: a detail may quote text that is no valid Unicode."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(json.dumps(body), status, headers, MEDIA_TYPE)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Backend = Literal["auto", "onnx"]
+from service.logs import LogFormat
+from service.rate_limit import Rate
+
+Backend = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+Origins = tuple[str, ...]
+TuneBatch = Literal["auto", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
 PREFIX = "PATRONUS_"
 SHIPPED_BUNDLE = Path(__file__).parents[1] / "bundles" / "fashion-mnist"
@@ -25,18 +34,27 @@ class SettingsError(ValueError):
 class Settings:
     """Everything an operator can choose, each read from PATRONUS_<NAME>.
 
-    max_batch: rows in one network call; max_queue: samples that may wait; max_steps, max_images: per
-    request; max_body_bytes: of a request; max_pixels: width x height of one uploaded picture;
-    request_timeout_s: after which a request is given up with 504; api_keys: comma-separated, none
-    means open; drain_timeout_s: for running requests after SIGTERM.
+    backend: auto is onnx; precision: of the denoiser under the torch backend, auto being bf16 on a GPU
+    that has it and fp32 elsewhere; max_batch: rows in one network call; max_queue: samples that may wait;
+    max_steps, max_images: per request; max_body_bytes: of a request; max_pixels: width x height of one
+    uploaded picture; request_timeout_s: after which a request is given up with 504; api_keys:
+    comma-separated, none means open; drain_timeout_s: for running requests after SIGTERM; rate_limit: N/s,
+    N/m or N/h for each key (each address where no keys are set), empty for none; rate_burst: requests that
+    may come at once, 0 for N; max_row_steps_per_key: images x steps in flight for each key, 0 for no limit;
+    cors_origins: comma-separated, none means that browsers of other origins are refused; log_format: auto
+    is json where stderr is no terminal; cache_timeout_ms: for one call of Redis; step_timeout_s: a step of
+    the network that takes longer is taken for dead, and liveness fails; tune_batch: auto measures at start
+    which batch up to max_batch is worth its time, off uses max_batch.
     """
 
     bundle: Path = SHIPPED_BUNDLE
     backend: Backend = "auto"
     device: Device = "auto"
+    precision: Precision = "auto"
     cache_url: str = dataclasses.field(default="memory://", repr=False)
     cache_bytes: int = 256 * 2**20
     cache_ttl_s: int = 24 * 3600
+    cache_timeout_ms: int = 50
     max_batch: int = 32
     max_queue: int = 1024
     max_steps: int = 1000
@@ -45,10 +63,17 @@ class Settings:
     max_pixels: int = 25_000_000
     request_timeout_s: float = 120.0
     drain_timeout_s: float = 30.0
+    step_timeout_s: float = 30.0
+    tune_batch: TuneBatch = "auto"
     api_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    rate_limit: str = ""
+    rate_burst: int = 0
+    max_row_steps_per_key: int = 0
+    cors_origins: Origins = ()
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: LogLevel = "INFO"
+    log_format: LogFormat = "auto"
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -60,12 +85,32 @@ class Settings:
             if value not in choices:
                 allowed = ", ".join(choices)
                 raise SettingsError(f"{PREFIX}{name.upper()} must be one of {allowed}, not {value!r}")
+        if self.precision == "bf16" and self.backend != "torch":
+            raise SettingsError(
+                f"{PREFIX}PRECISION must be auto or fp32, not 'bf16', "
+                f"unless {PREFIX}BACKEND is torch (it is {self.backend})"
+            )
         if not self.cache_url.startswith(("memory://", "redis://", "rediss://", "unix://")):
             raise SettingsError(
                 f"{PREFIX}CACHE_URL must start with memory://, redis://, rediss:// or unix://"
             )
         if any(not key.isascii() or len(key) < 8 for key in self.api_keys):
             raise SettingsError(f"{PREFIX}API_KEYS must be ASCII, at least 8 characters each")
+        for origin in self.cors_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"{PREFIX}CORS_ORIGINS must be * or origins like https://example.org, "
+                    f"without a path, not {origin!r}"
+                )
+        try:
+            _ = self.rate
+        except ValueError as error:
+            raise SettingsError(f"{PREFIX}RATE_LIMIT must be empty or a rate: {error}") from error
+
+    @property
+    def rate(self) -> Rate | None:
+        """How often one client may ask; None where `rate_limit` is empty."""
+        return Rate.parse(self.rate_limit, burst=self.rate_burst) if self.rate_limit else None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -89,6 +134,17 @@ class Settings:
         return cls(**values)
 
 
+def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's programs keep what they can make again (XDG base directories)."""
+    named = Path(environment.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():
+        return named / "patronus"
+    try:
+        return Path.home() / ".cache" / "patronus"
+    except RuntimeError:  # a user without a home, as containers have them
+        return Path(tempfile.gettempdir()) / "patronus"
+
+
 def _keys(text: str) -> tuple[str, ...]:
     keys = tuple(key.strip() for key in text.split(",") if key.strip())
     if text.strip() and not keys:
@@ -101,17 +157,28 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "float": float,
     "Path": Path,
     "tuple[str, ...]": _keys,
+    "Origins": _keys,
     "LogLevel": str.upper,
+    "LogFormat": str.lower,
 }
-_ARTICLES = {"int": "a whole number", "float": "a number of seconds", "tuple[str, ...]": "keys"}
+_ARTICLES = {
+    "int": "a whole number",
+    "float": "a number of seconds",
+    "tuple[str, ...]": "keys",
+    "Origins": "origins",
+}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backend": get_args(Backend),
     "device": get_args(Device),
+    "precision": get_args(Precision),
+    "tune_batch": get_args(TuneBatch),
     "log_level": get_args(LogLevel),
+    "log_format": get_args(LogFormat),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "cache_bytes": (0, 2**40),
     "cache_ttl_s": (1, 10**8),
+    "cache_timeout_ms": (1, 60_000),
     "max_batch": (1, 4096),
     "max_queue": (1, 10**6),
     "max_steps": (1, 100_000),
@@ -120,5 +187,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_pixels": (1024, 10**10),
     "request_timeout_s": (0.1, 86_400),
     "drain_timeout_s": (0, 86_400),
+    "step_timeout_s": (1, 86_400),
+    "rate_burst": (0, 10**9),
+    "max_row_steps_per_key": (0, 10**12),
     "port": (0, 65_535),
 }

@@ -12,6 +12,10 @@ class CacheError(Exception):
     """A store is unreachable, slow, or gave bytes that were not stored by us."""
 
 
+class CacheUnavailableError(CacheError):
+    """A store is known to be unreachable and was not asked."""
+
+
 class Store(Protocol):
     """Where bytes are kept. May raise CacheError; may forget."""
 
@@ -33,7 +37,10 @@ class CacheObserver(Protocol):
 
 
 class Cache:
-    """A store under one namespace (the bundle digest), whose faults are counted misses."""
+    """A store under one namespace (the bundle digest), whose faults are counted misses.
+
+    A store that was not asked, being known to be unreachable, makes misses and no errors.
+    """
 
     def __init__(self, store: Store, *, namespace: str, observer: CacheObserver) -> None:
         self._store = store
@@ -44,6 +51,8 @@ class Cache:
         """What `set` stored under the same names, or None."""
         try:
             value = await self._store.get(self._key(operation, key))
+        except CacheUnavailableError:
+            value = None
         except CacheError as error:
             log.warning("cache read failed: %s", error)
             self._observer.cache_error(operation)
@@ -57,6 +66,8 @@ class Cache:
     async def set(self, operation: str, key: str, value: bytes) -> None:
         try:
             await self._store.set(self._key(operation, key), value)
+        except CacheUnavailableError:
+            pass
         except CacheError as error:
             log.warning("cache write failed: %s", error)
             self._observer.cache_error(operation)

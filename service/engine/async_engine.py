@@ -7,20 +7,27 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, TypeVar
 
 from service.engine.engine_core import EngineCore
-from service.engine.errors import EngineStoppedError, QueueFullError
+from service.engine.errors import EngineHangsError, EngineStoppedError, QueueFullError
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
+from service.engine.progress import Mailbox, Progress
+from service.engine.step_times import MovingAverage
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+OnProgress = Callable[[Progress], Awaitable[None]]
+
 IDLE_HEARTBEAT_S = 0.5
+HANGS_AFTER_S, HANGS_AFTER_STEPS = 5.0, 100.0
+"""A step hangs that takes longer than both: these seconds, and so many times what steps take."""
 
 
 class EngineState(StrEnum):
@@ -28,6 +35,7 @@ class EngineState(StrEnum):
 
     STOPPED = "stopped"
     READY = "ready"
+    HANGING = "hanging"
     DRAINING = "draining"
     DEAD = "dead"
 
@@ -38,6 +46,9 @@ class AsyncEngine:
     An async context manager: the thread starts on entry; on exit running work is finished within
     `drain_timeout_s` and what is left fails with EngineStoppedError. Cancelling an awaiting task
     cancels its job within one step.
+
+    While a step hangs, new work is refused with EngineHangsError; when the step returns after all, work is
+    taken again. `step_timeout_s` is the longest that a step may take whatever it took before.
     """
 
     def __init__(
@@ -46,11 +57,13 @@ class AsyncEngine:
         *,
         max_queue: int,
         drain_timeout_s: float = 30.0,
+        step_timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._max_queue = max_queue
         self._drain_timeout_s = drain_timeout_s
+        self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._inbox_samples = 0
@@ -60,9 +73,12 @@ class AsyncEngine:
         self._state = EngineState.STOPPED
         self._stop_at: float | None = None
         self._last_tick = clock()
+        self._tick_s: MovingAverage | None = None
 
     @property
     def state(self) -> EngineState:
+        if self._state is EngineState.READY and self.hang is not None:
+            return EngineState.HANGING
         return self._state
 
     @property
@@ -70,13 +86,51 @@ class AsyncEngine:
         """Seconds since the thread last came round; grows while a step hangs."""
         return self._clock() - self._last_tick
 
+    @property
+    def hang(self) -> str | None:
+        """What hangs, for how long, and how long it should have taken; None while nothing does."""
+        if self._state not in (EngineState.READY, EngineState.DRAINING):
+            return None
+        age_s, usual = self.heartbeat_age_s, self._tick_s
+        longest_s = self._step_timeout_s
+        if usual is not None:
+            longest_s = min(longest_s, max(HANGS_AFTER_S, HANGS_AFTER_STEPS * usual.seconds))
+        if age_s <= longest_s:
+            return None
+        expected = f"{usual.seconds:.2g} s" if usual is not None else f"at most {longest_s:g} s"
+        return f"a step has been running for {age_s:.0f} s, expected {expected}"
+
+    @property
+    def hangs_for_good(self) -> bool:
+        """Whether a step has been running for longer than `step_timeout_s`."""
+        return self.hang is not None and self.heartbeat_age_s > self._step_timeout_s
+
     def deadline_in(self, seconds: float) -> float:
         """A job deadline that many seconds from now."""
         return self._clock() + seconds
 
-    async def denoise(self, job: DenoiseJob) -> DenoiseResult:
-        """Run a job to its end. Raises EngineError."""
-        return await self._submit(job, self._core.submit_denoise)
+    async def denoise(self, job: DenoiseJob, on_progress: OnProgress | None = None) -> DenoiseResult:
+        """Run a job to its end. Raises EngineError.
+
+        `on_progress` is awaited with the job's progress, every `job.preview_every` steps as far as it keeps
+        up: steps that are done while it is busy are left out, but never the last one that there was. What
+        it raises cancels the job.
+        """
+        if on_progress is None:
+            return await self._submit(job, self._core.submit_denoise)
+        mailbox = Mailbox(len(job.table))
+        followed = replace(job, on_step=mailbox.put)
+        working = asyncio.ensure_future(self._submit(followed, self._core.submit_denoise))
+        reading = asyncio.ensure_future(_follow(mailbox, on_progress))
+        try:
+            await asyncio.wait({working, reading}, return_when=asyncio.FIRST_COMPLETED)
+            mailbox.close()
+            await reading
+            return await working
+        finally:
+            for task in (working, reading):
+                task.cancel()
+            await asyncio.gather(working, reading, return_exceptions=True)
 
     async def encode(self, job: EncodeJob) -> EncodeResult:
         """Encode images. Raises EngineError."""
@@ -113,7 +167,12 @@ class AsyncEngine:
     async def _submit(self, job: _J, submit: Callable[[_J, Ticket[R], float], None]) -> R:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        ticket: Ticket[R] = Ticket(lambda t: _send(loop, future, t))
+
+        def tell(resolved: Ticket[R]) -> None:
+            self._last_tick = self._clock()  # the thread lives: whoever is told may ask for more
+            _send(loop, future, resolved)
+
+        ticket: Ticket[R] = Ticket(tell)
         self._post_job(job, lambda: submit(job, ticket, self._clock()))
         self._outstanding.add(future)
         try:
@@ -136,6 +195,9 @@ class AsyncEngine:
         with self._lock:
             if self._state is not EngineState.READY:
                 raise EngineStoppedError(f"the engine is {self._state}")
+            hang = self.hang
+            if hang is not None:
+                raise EngineHangsError(hang)
             waiting = self._inbox_samples
             if waiting and waiting + samples > self._max_queue and not job.is_continuation:
                 raise QueueFullError(f"{waiting} of {self._max_queue} places are taken")
@@ -148,7 +210,7 @@ class AsyncEngine:
                 self._take_inbox()
                 self._last_tick = self._clock()
                 if self._core.has_work:
-                    self._core.tick(self._clock)
+                    self._tick()
             outcome = EngineState.STOPPED
         except BaseException:
             log.exception("the engine thread died")
@@ -158,6 +220,15 @@ class AsyncEngine:
         while not self._inbox.empty():
             self._inbox.get()()
         self._core.abort(EngineStoppedError(f"the engine is {outcome}"))
+
+    def _tick(self) -> None:
+        started_at = self._clock()
+        self._core.tick(self._clock)
+        self._last_tick = now = self._clock()
+        if self._tick_s is None:
+            self._tick_s = MovingAverage(now - started_at, now)
+        else:
+            self._tick_s.add(now - started_at, now)
 
     def _is_finished(self) -> bool:
         if self._stop_at is None:
@@ -177,6 +248,11 @@ class AsyncEngine:
 
 
 _J = TypeVar("_J", DenoiseJob, EncodeJob)
+
+
+async def _follow(mailbox: Mailbox, on_progress: OnProgress) -> None:
+    async for progress in mailbox.read():
+        await on_progress(progress)
 
 
 def _nothing() -> None:

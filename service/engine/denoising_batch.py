@@ -15,38 +15,48 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class Row:
-    """One sample's progress through its table. `owner` is opaque here; `index` is its place in the job."""
+    """One sample's progress through its table. `owner` is opaque here; `index` is its place in the job.
+
+    While it has no place in a batch, `x` is where it starts or was paused, and `memory` what it remembers.
+    `order`: of two rows the one with the smaller order is the more urgent.
+    """
 
     owner: object
     index: int
     table: SamplerTable
     noise_seed: int
+    activations: Float32
+    x: Float32 | None
+    memory: Float32 | None = None
+    order: tuple[int, ...] = ()
     step: int = 0
-    _rng: np.random.Generator = field(init=False)
-    _coefficients: Float32 = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._rng = np.random.default_rng(self.noise_seed)
-        self._coefficients = self.table.coefficients.astype(np.float32)
+    _rng: np.random.Generator | None = field(default=None, init=False)
 
     @property
     def is_done(self) -> bool:
         return self.step == len(self.table)
 
     @property
+    def num_steps_left(self) -> int:
+        return len(self.table) - self.step
+
+    @property
     def timestep(self) -> int:
         return int(self.table.timesteps[self.step])
 
     @property
-    def coefficients(self) -> Float32:
+    def coefficients(self) -> npt.NDArray[np.float64]:
         """(8,) of the current step."""
-        row: Float32 = self._coefficients[self.step]
+        row: npt.NDArray[np.float64] = self.table.coefficients[self.step]
         return row
 
     def draw_noise(self, out: Float32) -> None:
         """Fill `out` with this sample's next noise: it depends on its own seed alone."""
-        if self.coefficients[D] != 0.0:
-            self._rng.standard_normal(out=out, dtype=np.float32)
+        if self.coefficients[D] == 0.0:
+            return
+        if self._rng is None:
+            self._rng = np.random.default_rng(self.noise_seed)
+        self._rng.standard_normal(out=out, dtype=np.float32)
 
 
 class DenoisingBatch:
@@ -69,18 +79,23 @@ class DenoisingBatch:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def num_free(self) -> int:
-        return self.capacity - len(self.rows)
-
-    def admit(self, row: Row, x: Float32, activations: Float32) -> None:
-        """Start a sample at x (sample_shape) under s (num_conditions,) in the next free row."""
+    def admit(self, row: Row) -> None:
+        """Start or resume a sample in the next free row."""
+        assert row.x is not None  # it has no place elsewhere
         i = len(self.rows)
         self.rows.append(row)
-        self._x_t[i] = x
-        self._memory[i] = 0.0
+        self._x_t[i] = row.x
+        self._memory[i] = 0.0 if row.memory is None else row.memory
         self._noise[i] = 0.0
-        self._activations[i] = activations
+        self._activations[i] = row.activations
+        row.x = row.memory = None
+
+    def pause(self, i: int) -> Row:
+        """Free row i and return it, with all that it needs to be admitted again."""
+        row = self.rows[i]
+        row.x, row.memory = self._x_t[i].copy(), self._memory[i].copy()
+        self.release({i})
+        return row
 
     def inputs(self) -> StepInputs:
         """Views of everything the next step needs, for all rows in use."""

@@ -17,9 +17,10 @@ from service.engine.errors import (
     QueueFullError,
     StepFailedError,
 )
-from service.engine.isolation import failure_at, run_isolated, shrunk_limit
+from service.engine.isolation import failure_at, run_isolated
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Network, Ticket, Timing
 from service.engine.lane import Denoising, Lane
+from service.engine.memory_limit import MemoryLimit
 from service.engine.observer import EngineObserver, SilentObserver
 from service.engine.runner import Runner
 
@@ -42,7 +43,7 @@ class EngineCore:
         self._runner = runner
         self._observer = observer
         self._max_queue = max_queue
-        self._encode_limit = runner.max_batch
+        self._encode_limit = MemoryLimit(runner.max_batch, observer)
         self._encodings: deque[_Encoding] = deque()
         config, rows = runner.config, runner.max_batch
         m = config.num_prototypes
@@ -67,8 +68,16 @@ class EngineCore:
         unstarted = sum(lane.num_waiting_samples for lane in self._lanes.values())
         return unstarted + sum(len(item.job) for item in self._encodings)
 
+    def limit_batch(self, rows: int) -> None:
+        """Take denoise steps over at most that many rows from now on, 1 … the runner's largest batch."""
+        self._lanes[Network.DENOISER].limit_batch(rows)
+
     def submit_denoise(self, job: DenoiseJob, ticket: Ticket[DenoiseResult], now: float) -> None:
-        """Queue a job; its ticket fails at once where there is no room for it, or no such network."""
+        """Queue a job.
+
+        Its ticket fails at once where there is no room for it, no such network, or no hope to be done by
+        its deadline.
+        """
         lane = self._lanes.get(job.network)
         if lane is None:
             ticket.fail(StepFailedError(f"this model has no {job.network}"))
@@ -112,10 +121,12 @@ class EngineCore:
         return not ticket.is_resolved
 
     def _expire(self, now: float) -> None:
-        for item in self._unfinished():
+        for lane in self._lanes.values():
+            lane.expire(now)
+        for item in self._encodings:
             if item.job.deadline <= now:
                 item.ticket.fail(DeadlineExceededError("the deadline passed before the job was done"))
-        self._drop_resolved()
+        self._encodings = deque(item for item in self._encodings if not item.ticket.is_resolved)
 
     def _encode_waiting(self, now: Callable[[], float]) -> None:
         if not self._encodings:
@@ -130,8 +141,8 @@ class EngineCore:
         def encode(part: slice) -> None:
             activations[part], maps[part] = self._runner.encode(x_0[part])
 
-        failures = run_isolated(encode, len(x_0), self._encode_limit)
-        self._encode_limit = shrunk_limit(self._encode_limit, failures, self._observer)
+        failures = run_isolated(encode, len(x_0), self._encode_limit.rows)
+        self._encode_limit.observe(failures)
         finite = np.asarray(np.isfinite(activations).all(axis=1))
         finished_at = now()
         start = 0

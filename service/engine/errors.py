@@ -16,7 +16,7 @@ class JobTooLargeError(EngineError):
 
 
 class DeadlineExceededError(EngineError):
-    """The job's deadline passed before it was done."""
+    """The job's deadline passed before it was done, or must pass before it can be done."""
 
 
 class JobCancelledError(EngineError):
@@ -25,6 +25,10 @@ class JobCancelledError(EngineError):
 
 class EngineStoppedError(EngineError):
     """The engine is draining, stopped or dead and takes no more work."""
+
+
+class EngineHangsError(EngineStoppedError):
+    """A step does not come to its end; work is taken again when it does."""
 
 
 class StepFailedError(EngineError):

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine.errors import EngineError, NonFiniteOutputError, OutOfMemoryError, StepFailedError
-from service.engine.observer import EngineObserver
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +20,10 @@ class BatchFailures:
 
     errors: dict[int, Exception] = field(default_factory=dict)
     out_of_memory_at: int | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.errors) or self.out_of_memory_at is not None
 
 
 def run_isolated(run: Callable[[slice], None], count: int, limit: int) -> BatchFailures:
@@ -45,16 +48,6 @@ def run_isolated(run: Callable[[slice], None], count: int, limit: int) -> BatchF
                 middle = part.start + size // 2
                 pending += [slice(part.start, middle), slice(middle, part.stop)]
     return failures
-
-
-def shrunk_limit(limit: int, failures: BatchFailures, observer: EngineObserver) -> int:
-    """The largest batch to try from now on: half of one that did not fit into memory."""
-    if failures.out_of_memory_at is None:
-        return limit
-    observer.ran_out_of_memory(failures.out_of_memory_at)
-    smaller = max(1, failures.out_of_memory_at // 2)
-    log.warning("out of memory at batch %d; going on with %d", failures.out_of_memory_at, smaller)
-    return min(limit, smaller)
 
 
 def failure_at(

@@ -26,6 +26,18 @@ class Network(StrEnum):
     PRIOR = "prior"
 
 
+class Priority(StrEnum):
+    """How long a job may take, compared with running alone; see `service.engine.urgency`."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+OnStep = Callable[[int, int, Float32], None]
+"""Told of a sample (its index in the job), the number of its steps that are done, and x_0_hat (C, H, W)."""
+
+
 @dataclass(frozen=True, eq=False)
 class DenoiseJob:
     """Take n samples through all steps of one table, each under its own activations.
@@ -34,6 +46,8 @@ class DenoiseJob:
     noise_seeds: n integers from which each
     sample's fresh noise is drawn; deadline: in the engine's clock, seconds. `is_continuation` marks a
     later part of a request whose first part was taken: it is not refused when the queue is full.
+    `on_step` is called from the engine's thread, which it must not hold up, with every `preview_every`-th
+    step and the last one of each sample; its x_0_hat is a copy.
     """
 
     x: Float32
@@ -43,6 +57,9 @@ class DenoiseJob:
     deadline: float = math.inf
     is_continuation: bool = False
     network: Network = Network.DENOISER
+    priority: Priority = Priority.NORMAL
+    on_step: OnStep | None = None
+    preview_every: int = 1
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
@@ -51,6 +68,8 @@ class DenoiseJob:
                 f"a job needs samples and steps: {len(self.x)} starts, {len(self.activations)} activations, "
                 f"{len(self.noise_seeds)} seeds, {len(self.table)} steps"
             )
+        if self.preview_every < 1:
+            raise ValueError(f"preview_every must be at least 1, not {self.preview_every}")
 
     def __len__(self) -> int:
         return len(self.x)

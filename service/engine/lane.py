@@ -1,40 +1,58 @@
-"""One network's jobs: those that wait for a row, and the batch of those that have one."""
+"""One network's jobs: the samples that wait for a row, and the batch of those that have one."""
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+import math
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from service.engine.denoising_batch import DenoisingBatch, Row
-from service.engine.isolation import failure_at, run_isolated, shrunk_limit
+from service.engine.errors import DeadlineExceededError
+from service.engine.isolation import BatchFailures, failure_at, run_isolated
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket, Timing
+from service.engine.memory_limit import MemoryLimit
 from service.engine.observer import EngineObserver
 from service.engine.runner import StepInputs, StepOutputs
+from service.engine.step_times import StepTimes
+from service.engine.urgency import due_tick
 
 Float32 = npt.NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+_order = attrgetter("order")
 
 
 @dataclass(eq=False)
 class Denoising:
-    """A denoise job with its ticket; `num_admitted` and `num_done` count its samples."""
+    """A denoise job with its ticket.
+
+    `num_done` counts finished samples, `num_steps_left` the steps of the others; at `give_up_at` it is to be
+    checked whether the job can still meet its deadline. `started_at` is None before the first row.
+    """
 
     job: DenoiseJob
     ticket: Ticket[DenoiseResult]
     submitted_at: float
     x: Float32
-    started_at: float = 0.0
-    num_admitted: int = 0
+    num_steps_left: int
+    give_up_at: float
+    started_at: float | None = None
     num_done: int = 0
 
 
 class Lane:
     """Jobs of one network, `step`, whose batch shares no call with another network's.
 
-    `bucket` says how many rows are computed for a number of rows; `batch` is empty at first.
+    `bucket` says how many rows are computed for a number of rows; `batch` is empty at first. Who has the
+    rows is decided by `service.engine.urgency`; its clock is `num_ticks`, the steps taken so far.
     """
 
     def __init__(
@@ -48,12 +66,17 @@ class Lane:
         self._bucket = bucket
         self._batch = batch
         self._observer = observer
-        self._limit = batch.capacity
-        self._waiting: deque[Denoising] = deque()
+        self._capacity = batch.capacity
+        self._memory_limit = MemoryLimit(batch.capacity, observer)
+        self._step_times = StepTimes()
+        self._jobs: list[Denoising] = []
+        self._waiting: list[Row] = []  # the most urgent first
+        self._num_ticks = 0
+        self._sequence = count()
 
     @property
     def has_work(self) -> bool:
-        return bool(self._batch.rows or self._waiting)
+        return bool(self._jobs)
 
     @property
     def num_active_samples(self) -> int:
@@ -61,53 +84,91 @@ class Lane:
 
     @property
     def num_waiting_samples(self) -> int:
-        return sum(len(item.job) - item.num_admitted for item in self._waiting)
+        """Samples without a row, paused ones among them."""
+        return len(self._waiting)
 
     @property
     def num_running_jobs(self) -> int:
-        return len(self._owners())
+        return len({id(row.owner) for row in self._batch.rows})
 
     @property
     def num_waiting_jobs(self) -> int:
-        """Jobs that have no row yet."""
-        return sum(item.num_admitted == 0 for item in self._waiting)
+        """Jobs that have no row now."""
+        return len(self._jobs) - self.num_running_jobs
 
     @property
     def unfinished(self) -> list[Denoising]:
-        return [*self._waiting, *self._owners()]
+        return list(self._jobs)
+
+    def limit_batch(self, rows: int) -> None:
+        """Use at most that many of the batch's rows from now on."""
+        self._capacity = max(1, min(rows, self._batch.capacity))
 
     def append(self, job: DenoiseJob, ticket: Ticket[DenoiseResult], now: float) -> None:
-        self._waiting.append(Denoising(job, ticket, now, np.empty_like(job.x)))
+        """Let a job wait for rows; its ticket fails at once when its deadline is out of reach."""
+        due, sequence = due_tick(job, self._num_ticks, self._capacity), next(self._sequence)
+        item = Denoising(job, ticket, now, np.empty_like(job.x), len(job) * len(job.table), job.deadline)
+        if job.deadline < math.inf:
+            self._check(item, now, ahead_s=self._seconds_ahead((due, sequence), now))
+            if ticket.is_resolved:
+                return
+        rows = [
+            Row(
+                item, i, job.table, job.noise_seeds[i], job.activations[i], job.x[i], order=(due, sequence, i)
+            )
+            for i in range(len(job))
+        ]
+        place = bisect_left(self._waiting, rows[0].order, key=_order)
+        self._waiting[place:place] = rows  # no other order lies between those of one job
+        self._jobs.append(item)
+
+    def expire(self, now: float) -> None:
+        """Fail the jobs that can no longer meet their deadline, and free their rows."""
+        doubtful = [item for item in self._jobs if item.give_up_at <= now]
+        for item in doubtful:
+            self._check(item, now)
+        if any(item.ticket.is_resolved for item in doubtful):
+            self.drop_resolved()
 
     def tick(self, now: Callable[[], float]) -> None:
-        """Admit into free rows, take one step over all rows, retire finished rows."""
+        """Give the rows to the most urgent samples, take one step over all rows, retire finished rows."""
         self._admit(now())
         if self._batch.rows:
-            self._step()
+            self._step(now)
             self._retire(now())
 
     def drop_resolved(self) -> None:
         """Forget jobs whose ticket is resolved, and free their rows."""
-        self._waiting = deque(item for item in self._waiting if not item.ticket.is_resolved)
+        self._jobs = [item for item in self._jobs if not item.ticket.is_resolved]
+        self._waiting = [row for row in self._waiting if not _owner(row).ticket.is_resolved]
         self._batch.release({i for i, row in enumerate(self._batch.rows) if _owner(row).ticket.is_resolved})
 
     def _admit(self, now: float) -> None:
-        while self._waiting and self._batch.num_free:
-            item = self._waiting[0]
-            if item.num_admitted == 0:
+        num_preempted = 0
+        while self._waiting:
+            if len(self._batch) >= self._capacity:
+                rows = self._batch.rows
+                latest = max(range(len(rows)), key=lambda i: rows[i].order)
+                if rows[latest].order < self._waiting[0].order:
+                    break
+                insort(self._waiting, self._batch.pause(latest), key=_order)
+                num_preempted += 1
+            row = self._waiting.pop(0)
+            item = _owner(row)
+            if item.started_at is None:
                 item.started_at = now
-            i = item.num_admitted
-            row = Row(item, i, item.job.table, item.job.noise_seeds[i])
-            self._batch.admit(row, item.job.x[i], item.job.activations[i])
-            item.num_admitted += 1
-            if item.num_admitted == len(item.job):
-                self._waiting.popleft()
+                if item.job.deadline < math.inf:
+                    item.give_up_at = now  # watched from here on
+            self._batch.admit(row)
+        if num_preempted:
+            self._observer.preempted(num_preempted)
 
-    def _step(self) -> None:
+    def _step(self, now: Callable[[], float]) -> None:
         inputs = self._batch.inputs()
-        count = len(inputs)
+        num_rows = len(inputs)
         outputs = StepOutputs(*(np.empty_like(inputs.x_t) for _ in range(3)))
-        self._observer.step_started(count, self._bucket(min(count, self._limit)))
+        bucket = self._bucket(min(num_rows, self._memory_limit.rows))
+        self._observer.step_started(num_rows, bucket)
 
         def step(part: slice) -> None:
             result = self._network(inputs.rows(part))
@@ -115,33 +176,94 @@ class Lane:
             outputs.memory_next[part] = result.memory_next
             outputs.x_0_hat[part] = result.x_0_hat
 
-        failures = run_isolated(step, count, self._limit)
-        self._limit = shrunk_limit(self._limit, failures, self._observer)
+        started_at = now()
+        failures = run_isolated(step, num_rows, self._memory_limit.rows)
+        finished_at = now()
+        if not failures.any and num_rows <= self._memory_limit.rows:
+            self._step_times.add(bucket, finished_at - started_at, finished_at)
+        self._memory_limit.observe(failures)
         wasted = sum(_owner(row).ticket.abandoned for row in self._batch.rows)
-        self._observer.step_finished(count, wasted)
-        finite = np.asarray(np.isfinite(outputs.x_next).reshape(count, -1).all(axis=1))
+        self._observer.step_finished(num_rows, wasted)
+        self._num_ticks += 1
+        self._batch.advance(outputs)
+        self._judge(outputs, failures)
+
+    def _judge(self, outputs: StepOutputs, failures: BatchFailures) -> None:
+        """Fail the jobs of rows that failed; tell the others that a step is done."""
+        finite = np.asarray(np.isfinite(outputs.x_next).reshape(len(outputs.x_next), -1).all(axis=1))
+        any_failed = False
         for i, row in enumerate(self._batch.rows):
+            item = _owner(row)
+            item.num_steps_left -= 1
             error = failure_at(failures, finite, range(i, i + 1))
             if error is not None:
-                _owner(row).ticket.fail(error)
-        self._batch.advance(outputs)
-        self.drop_resolved()
+                item.ticket.fail(error)
+                any_failed = True
+            elif item.job.on_step is not None and (row.is_done or row.step % item.job.preview_every == 0):
+                try:
+                    item.job.on_step(row.index, row.step, outputs.x_0_hat[i].copy())
+                except Exception:
+                    log.exception("whoever follows a job's progress failed; the job goes on")
+        if any_failed:
+            self.drop_resolved()
 
     def _retire(self, now: float) -> None:
         done = {i for i, row in enumerate(self._batch.rows) if row.is_done}
+        any_resolved = False
         for i in done:
             row = self._batch.rows[i]
             item = _owner(row)
             item.x[row.index] = self._batch.x(i)
             item.num_done += 1
             if item.num_done == len(item.job):
+                assert item.started_at is not None
                 timing = Timing(item.started_at - item.submitted_at, now - item.started_at)
                 item.ticket.resolve(DenoiseResult(item.x, timing))
+                any_resolved = True
                 self._observer.job_finished(timing.queue_s, timing.inference_s)
         self._batch.release(done)
+        if any_resolved:
+            self.drop_resolved()
 
-    def _owners(self) -> list[Denoising]:
-        return list({id(row.owner): _owner(row) for row in self._batch.rows}.values())
+    def _check(self, item: Denoising, now: float, ahead_s: float = 0.0) -> None:
+        """Fail a job that cannot meet its deadline; otherwise note when to look at it again."""
+        deadline = item.job.deadline
+        left_s, needed_s = deadline - now, self._seconds_left(item, now)
+        if left_s <= 0.0:
+            item.ticket.fail(DeadlineExceededError("the deadline passed before the job was done"))
+        elif needed_s is None:  # a running job will be measured soon; those that wait are too many to watch
+            item.give_up_at = now + left_s / 2 if item.started_at is None else now
+        elif ahead_s + needed_s > left_s:
+            item.ticket.fail(
+                DeadlineExceededError(
+                    f"the job needs about {ahead_s + needed_s:.3g} s, "
+                    f"{left_s:.3g} s are left before its deadline"
+                )
+            )
+        else:
+            item.give_up_at = deadline - needed_s
+
+    def _seconds_ahead(self, order: tuple[int, ...], now: float) -> float:
+        """A floor for how long more urgent samples keep every row; 0 where that was not measured lately.
+
+        Somebody of that order gets a row when fewer than `capacity` more urgent samples are left: all but
+        the `capacity` - 1 longest of them must be done by then, and each does one step per tick.
+        """
+        step_s = self._step_times.at_least(self._bucket(self._capacity), now)
+        if step_s is None:
+            return 0.0
+        more_urgent = [row for row in (*self._batch.rows, *self._waiting) if row.order < order]
+        steps_left = sorted(row.num_steps_left for row in more_urgent)
+        first = steps_left[: max(0, len(steps_left) - self._capacity + 1)]
+        if not first:
+            return 0.0
+        return step_s * max(first[-1], math.ceil(sum(first) / self._capacity))
+
+    def _seconds_left(self, item: Denoising, now: float) -> float | None:
+        """A floor for how long a job takes that has all the rows it can use; None without a measurement."""
+        num_rows = min(self._capacity, len(item.job) - item.num_done)
+        step_s = self._step_times.at_least(self._bucket(num_rows), now)
+        return None if step_s is None else step_s * math.ceil(item.num_steps_left / num_rows)
 
 
 def _owner(row: Row) -> Denoising:

@@ -28,6 +28,10 @@ class EngineObserver(Protocol):
         """A step over `rows` rows did not fit and is retried with fewer."""
         ...
 
+    def preempted(self, rows: int) -> None:
+        """`rows` samples gave their rows to more urgent ones; they go on later where they stopped."""
+        ...
+
 
 class SilentObserver:
     """Counts nothing."""
@@ -41,3 +45,5 @@ class SilentObserver:
     def job_finished(self, queue_s: float, inference_s: float) -> None: ...
 
     def ran_out_of_memory(self, rows: int) -> None: ...
+
+    def preempted(self, rows: int) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnxruntime as ort
 from model.bundle import DENOISER, ENCODER, PRIOR, Bundle, BundleError, graph_signature
 from model.config import ModelConfig
 from model.samplers import ALPHA
+from service.engine.buckets import bucket_sizes
 from service.engine.errors import OutOfMemoryError
 from service.engine.runner import Float32, StepInputs, StepOutputs
 
@@ -43,9 +44,9 @@ class OnnxRunner:
         self._buckets = bucket_sizes(max_batch)
         providers = _providers(device)
         self._encoder = _open_session(bundle, ENCODER, providers, num_threads)
-        self._denoiser = _open_session(bundle, DENOISER, providers, num_threads)
-        self._prior = _open_session(bundle, PRIOR, providers, num_threads) if bundle.prior else None
-        self._provider = self._denoiser.get_providers()[0]
+        self._denoiser = OnnxStep(_open_session(bundle, DENOISER, providers, num_threads), self._buckets)
+        self._prior = open_prior(bundle, device=device, max_batch=max_batch, num_threads=num_threads)
+        self._provider = self._encoder.get_providers()[0]
         if device == "cuda" and self._provider != CUDA:
             raise DeviceError("device cuda was asked for, but ONNX Runtime could not load its CUDA libraries")
         log.info("serving %s with %s", bundle.directory, self.backend)
@@ -88,7 +89,7 @@ class OnnxRunner:
         return activations[:count], maps[:count]
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
-        return self._step(self._denoiser, inputs, vars)
+        return self._denoiser(inputs)
 
     @property
     def has_prior(self) -> bool:
@@ -96,33 +97,31 @@ class OnnxRunner:
 
     def prior_step(self, inputs: StepInputs) -> StepOutputs:
         assert self._prior is not None  # callers ask `has_prior`
-        return self._step(self._prior, inputs, _without_activations)
+        return self._prior(inputs)
 
-    def _step(
-        self,
-        session: ort.InferenceSession,
-        inputs: StepInputs,
-        feeds: Callable[[StepInputs], dict[str, np.ndarray]],
-    ) -> StepOutputs:
+
+class OnnxStep:
+    """One exported denoise step, of images or of activation vectors, in batches of the given sizes."""
+
+    def __init__(self, session: ort.InferenceSession, buckets: Sequence[int]) -> None:
+        self._session = session
+        self._buckets = buckets
+        self._inputs = [node.name for node in session.get_inputs()]
+
+    def __call__(self, inputs: StepInputs) -> StepOutputs:
         count = len(inputs)
-        size = self.bucket(count)
+        size = next(size for size in self._buckets if size >= count)
         padded = inputs if size == count else inputs.padded(size)
-        outputs = _run(session, STEP_OUTPUTS, feeds(padded))
-        return StepOutputs(*(output[:count] for output in outputs))
+        arrays = _run(self._session, STEP_OUTPUTS, {name: getattr(padded, name) for name in self._inputs})
+        return StepOutputs(*(array[:count] for array in arrays))
 
 
-def _without_activations(inputs: StepInputs) -> dict[str, np.ndarray]:
-    return {name: array for name, array in vars(inputs).items() if name != "activations"}
-
-
-def bucket_sizes(max_batch: int) -> tuple[int, ...]:
-    """1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 … up to and including `max_batch`: at most a third is padding."""
-    sizes = {1, max_batch}
-    power = 2
-    while power < max_batch:
-        sizes |= {power, min(max_batch, power * 3 // 2)}
-        power *= 2
-    return tuple(sorted(sizes))
+def open_prior(bundle: Bundle, *, device: Device, max_batch: int, num_threads: int = 0) -> OnnxStep | None:
+    """The step of the bundle's latent prior, None where it has none. Raises BundleError or DeviceError."""
+    if bundle.prior is None:
+        return None
+    session = _open_session(bundle, PRIOR, _providers(device), num_threads)
+    return OnnxStep(session, bucket_sizes(max_batch))
 
 
 def _providers(device: Device) -> list[Provider]:

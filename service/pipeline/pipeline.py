@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
-from service.engine.jobs import DenoiseJob, EncodeJob, Network, Timing
+from service.engine.jobs import DenoiseJob, EncodeJob, Network, Priority, Timing
 from service.images import image_id
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
@@ -46,6 +47,9 @@ Float32 = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 Origin = Literal["image", "request", "prior", "resampled_from_training_statistics"]
+
+request_priority: ContextVar[Priority] = ContextVar("request_priority", default=Priority.NORMAL)
+"""The priority of all jobs that are made in the current context, which is one request's."""
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
@@ -379,7 +383,15 @@ class Pipeline:
         table = dpmpp_2m(NoiseSchedule.from_config(prior.schedule), prior.sampling_steps)
         unconditional = np.zeros((len(seeds), 0), np.float32)
         noise_seeds = (0,) * len(seeds)  # the table adds no noise
-        job = DenoiseJob(x, unconditional, table, noise_seeds, deadline, network=Network.PRIOR)
+        job = DenoiseJob(
+            x,
+            unconditional,
+            table,
+            noise_seeds,
+            deadline,
+            network=Network.PRIOR,
+            priority=request_priority.get(),
+        )
         result = await self._engine.denoise(job)
         statistics = statistics_of(self.bundle, "the latent prior")
         return statistics.from_scores(result.x), result.timing
@@ -402,7 +414,9 @@ class Pipeline:
         x, s = to_x_0(source.pixels)[None], source.activations[None]
         # No deadline: several requests may wait for it, each with its own; it ends when none does.
         table = ddim_inversion(self._schedule, steps)
-        job = DenoiseJob(x, s, table, (0,), is_continuation=is_continuation)
+        job = DenoiseJob(
+            x, s, table, (0,), is_continuation=is_continuation, priority=request_priority.get()
+        )
         value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value
@@ -418,7 +432,15 @@ class Pipeline:
         is_continuation: bool,
     ) -> tuple[Pixels, Timing]:
         noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
-        job = DenoiseJob(x, s.astype(np.float32), table, noise_seeds, deadline, is_continuation)
+        job = DenoiseJob(
+            x,
+            s.astype(np.float32),
+            table,
+            noise_seeds,
+            deadline,
+            is_continuation,
+            priority=request_priority.get(),
+        )
         result = await self._engine.denoise(job)
         return from_x_0(result.x), result.timing
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.engine.jobs import Priority
 from service.metrics import Metrics
-from service.pipeline.pipeline import Pipeline
-from service.problems import finished_reason, problem_from, status_of
+from service.pipeline.pipeline import Pipeline, request_priority
+from service.problems import ProblemError, finished_reason, problem_from, status_of
 from service.routes.schemas import ModelInfo, Timings
 from service.settings import Settings
 
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLIENT_CLOSED_REQUEST = 499
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,14 @@ async def answer(
 ) -> Response:
     """Run `work(deadline)` and turn whatever comes of it into a response.
 
-    The time limit covers everything, so that even an engine that hangs ends in a 504.
+    The time limit covers everything, so that even an engine that hangs ends in a 504. It is what
+    X-Request-Timeout asks for, the setting at most; X-Request-Priority holds for all jobs of the request.
     """
     started = time.perf_counter()
-    limit_s = context.settings.request_timeout_s
     reason = "cancelled"
     try:
+        limit_s = min(context.settings.request_timeout_s, _timeout_s(request))
+        request_priority.set(_priority(request))
         async with asyncio.timeout(limit_s):
             response = await _unless_disconnected(request, work(context.pipeline.deadline_in(limit_s)))
         reason = finished_reason(response.status_code)
@@ -70,8 +77,32 @@ async def answer(
             log.exception("%s failed", endpoint)
         return problem_from(error)
     finally:
+        request.state.finished_reason = reason  # for the access log
         seconds = time.perf_counter() - started
         context.metrics.request_finished(endpoint, context.pipeline.bundle.name, reason, seconds)
+
+
+def _timeout_s(request: Request) -> float:
+    """What X-Request-Timeout asks for. Raises ProblemError unless it is a number of seconds above 0."""
+    text = request.headers.get("x-request-timeout")
+    if text is None:
+        return math.inf
+    if not _SECONDS.fullmatch(text) or float(text) == 0.0:
+        raise ProblemError(
+            400, f"X-Request-Timeout must be a number of seconds above 0, such as 2.5, not {text[:64]!r}"
+        )
+    return float(text)
+
+
+def _priority(request: Request) -> Priority:
+    """What X-Request-Priority asks for. Raises ProblemError for an unknown one."""
+    text = request.headers.get("x-request-priority", Priority.NORMAL)
+    try:
+        return Priority(text)
+    except ValueError:
+        raise ProblemError(
+            400, f"X-Request-Priority must be {', '.join(Priority)}, not {text[:64]!r}"
+        ) from None
 
 
 async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -55,6 +55,7 @@ def generate_router(context: Context) -> APIRouter:
             started = time.perf_counter()
             body, files = await read_body(request, GenerateRequestModel, max_files=1)
             check_limits(settings, steps=body.steps, num_images=body.num_images)
+            request.state.row_steps.take(body.steps * (body.num_images + (body.x_T == "inverted")))
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
             if pixels is not None and body.activations is not None:
                 raise ProblemError(422, "give an image or activations, not both")
@@ -95,6 +96,7 @@ def generate_router(context: Context) -> APIRouter:
             started = time.perf_counter()
             body, files = await read_body(request, EditRequest, max_files=1)
             check_limits(settings, steps=body.steps)
+            request.state.row_steps.take(body.steps * (body.rounds + 2))  # inversion, reconstruction, rounds
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
             if pixels is None:
                 raise ProblemError(422, "give an image: as file, base64 or image_id")

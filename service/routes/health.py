@@ -9,9 +9,6 @@ from service.engine.async_engine import AsyncEngine, EngineState
 from service.problems import RETRY_AFTER_S
 from service.routes.answering import Context
 
-STALLED_AFTER_S = 10.0
-"""A thread that has not come round for so long hangs in a step; a step takes well under a second."""
-
 
 def health_router(context: Context, engine: AsyncEngine, version: dict[str, object]) -> APIRouter:
     router = APIRouter(tags=["operation"])
@@ -19,17 +16,19 @@ def health_router(context: Context, engine: AsyncEngine, version: dict[str, obje
     @router.get("/healthz")
     async def healthz() -> Response:
         """Liveness: 503 when only a restart can help."""
-        is_dead = engine.state is EngineState.DEAD
-        return _status("the engine thread died" if is_dead else None, engine)
+        reason = None
+        if engine.state is EngineState.DEAD:
+            reason = "the engine thread died"
+        elif engine.hangs_for_good:
+            reason = engine.hang
+        return _status(reason, engine)
 
     @router.get("/readyz")
     async def readyz() -> Response:
         """Readiness: 503, with the reason, while requests cannot be served."""
-        reason = None
-        if engine.state is not EngineState.READY:
+        reason = engine.hang
+        if reason is None and engine.state is not EngineState.READY:
             reason = f"the engine is {engine.state}"
-        elif engine.heartbeat_age_s > STALLED_AFTER_S:
-            reason = f"the engine has been in one step for {engine.heartbeat_age_s:.0f} s"
         return _status(reason, engine)
 
     @router.get("/metrics", response_class=PlainTextResponse)

@@ -21,6 +21,7 @@ _PROBLEMS = {
     "413": "body or picture over the limit",
     "415": "neither JSON nor form data",
     "422": "a field or picture cannot be used; the detail says which and why",
+    "429": "over a client's limit of requests or row-steps; retry after `Retry-After` seconds",
     "503": "the queue is full or the service drains; retry after `Retry-After` seconds",
     "504": "the request took longer than the service allows",
 }

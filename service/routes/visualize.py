@@ -46,6 +46,7 @@ def visualize_router(context: Context) -> APIRouter:
                 raise ProblemError(422, "give images or num_samples, not both")
             if not sources:
                 sources = pipeline.choose_sources(body.num_samples or DEFAULT_NUM_SAMPLES, body.seed)
+            request.state.row_steps.take(body.steps * len(sources) * (len(body.prototypes) + 1))
             found: list[Visualization] = []
             for prototype in body.prototypes:
                 found.append(

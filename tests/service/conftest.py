@@ -52,7 +52,9 @@ def serving(settings: Settings, make_runner: RunnerFactory = open_runner) -> Ite
 
 def fake_runner(bundle: Bundle, settings: Settings) -> Runner:
     """FakeRunner in the bundle's shapes."""
-    return FakeRunner(bundle.config, max_batch=settings.max_batch)
+    return FakeRunner(
+        bundle.config, max_batch=settings.max_batch, has_prior=bundle.prior is not None
+    )
 
 
 def png(image: Image.Image) -> bytes:
@@ -77,7 +79,8 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    return replace(Settings(), max_body_bytes=2_000_000, max_steps=200, max_images=32, max_queue=256)
+    limits = replace(Settings(), max_body_bytes=2_000_000, max_steps=200, max_images=32, max_queue=256)
+    return replace(limits, tune_batch="off")  # measuring would differ from run to run
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -14,11 +16,15 @@ START_S = 20.0
 
 
 class Server:
-    """A redis-server process on a port of its own, that can be stopped and started again, empty."""
+    """A redis-server process on a port of its own, that can be frozen, stopped and started again, empty.
 
-    def __init__(self, program: str, directory: Path) -> None:
+    With `certificate` (a PEM file that holds its key too) it speaks TLS, and nothing else.
+    """
+
+    def __init__(self, program: str, directory: Path, certificate: Path | None = None) -> None:
         self._program = program
         self._directory = directory
+        self._certificate = certificate
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -26,13 +32,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        address = f":{PASSWORD}@127.0.0.1:{self.port}/0"
+        if self._certificate is None:
+            return f"redis://{address}"
+        return f"rediss://{address}?ssl_ca_certs={self._certificate}"
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
+        options = [*self._listening(), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
         options += ["--save", "", "--appendonly", "no", "--dir", str(self._directory)]
         self._process = subprocess.Popen([self._program, *options], stdout=subprocess.DEVNULL)
         end = time.monotonic() + START_S
@@ -42,11 +51,28 @@ class Server:
                     client.ping()
                 return
             except redis.RedisError:
+                assert self._process.poll() is None, f"redis-server does not take {options}"
                 assert time.monotonic() < end, "redis-server does not answer"
                 time.sleep(0.02)
+
+    def freeze(self) -> None:
+        """Have it accept connections and never answer, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _listening(self) -> Sequence[str]:
+        if self._certificate is None:
+            return ["--port", str(self.port)]
+        pem = str(self._certificate)
+        options = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+        return [*options, "--tls-cert-file", pem, "--tls-key-file", pem, "--tls-ca-cert-file", pem]

@@ -1,4 +1,4 @@
-"""Whatever happens to the engine in whatever order, it behaves like a list of rows that advance together.
+"""Whatever happens to the engine in whatever order, it behaves like lists of rows that advance together.
 
 A model of the engine without any arrays (`Expected`) is driven beside it; Hypothesis looks for a
 sequence of events after which the two disagree.
@@ -7,7 +7,7 @@ sequence of events after which the two disagree.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,10 @@ from service.engine.errors import (
     StepFailedError,
 )
 from service.engine.fake_runner import FakeRunner
-from service.engine.jobs import DenoiseJob, EncodeJob, Ticket
+from service.engine.jobs import DenoiseJob, EncodeJob, Network, Priority, Ticket
 from service.engine.observer import SilentObserver
 from service.engine.runner import StepInputs, StepOutputs
+from service.engine.urgency import STRETCH
 
 Float32 = npt.NDArray[np.float32]
 
@@ -53,17 +54,26 @@ MAX_TICKS = 1000
 
 
 class FaultyRunner(FakeRunner):
-    """Fails for chosen jobs, which it knows by their first activation, or pixel; has limited memory."""
+    """Fails for chosen jobs, which it knows by their first activation, or pixel; has limited memory.
 
-    def __init__(self, *, max_batch: int) -> None:
-        super().__init__(CONFIG, max_batch=max_batch)
+    Each of its steps moves `now` by `step_s`; `arrays` are those whose rows it was given.
+    """
+
+    def __init__(self, *, max_batch: int, step_s: float) -> None:
+        super().__init__(CONFIG, max_batch=max_batch, has_prior=True)
         self.raises_for: set[float] = set()
         self.nan_for: set[float] = set()
         self.fits = max_batch
+        self.step_s = step_s
+        self.now = 0.0
+        self.arrays: dict[int, Float32] = {}
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
         marks = inputs.activations[:, 0]
         self._check(marks)
+        self.now += self.step_s
+        assert inputs.x_t.base is not None
+        self.arrays[id(inputs.x_t.base)] = inputs.x_t.base
         outputs = super().denoise_step(inputs)
         outputs.x_next[np.isin(marks, list(self.nan_for))] = np.nan
         return outputs
@@ -91,13 +101,21 @@ class Claim:
     is_expected_done: bool = False
     expected_error: type[EngineError] | None = None
     times_told: int = 0
+    is_told_late: bool = False
+    steps_told: list[tuple[int, int]] = field(default_factory=list)
     ticket: Ticket[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ticket = Ticket(self._tell)
+        if isinstance(self.job, DenoiseJob):
+            self.job = replace(self.job, on_step=self._follow)
 
     def _tell(self, ticket: Ticket[Any]) -> None:
         self.times_told += 1
+
+    def _follow(self, sample: int, step: int, x_0_hat: Float32) -> None:
+        self.is_told_late |= self.times_told > 0
+        self.steps_told.append((sample, step))
 
     def expect(self, error: type[EngineError] | None) -> None:
         if not self.is_expected_done:
@@ -107,21 +125,58 @@ class Claim:
 @dataclass(eq=False)
 class ExpectedRow:
     claim: Claim
+    order: tuple[int, int, int]
     steps_left: int
+
+
+class ExpectedLane:
+    """Rows of one network: the most urgent of them advance."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.num_ticks = 0
+        self.rows: list[ExpectedRow] = []
+        self.waiting: list[ExpectedRow] = []
+
+    def append(self, claim: Claim, job: DenoiseJob) -> None:
+        ticks_alone = len(job.table) * math.ceil(len(job) / self.capacity)
+        due = self.num_ticks + STRETCH[job.priority] * ticks_alone
+        self.waiting += [
+            ExpectedRow(claim, (due, int(claim.mark), i), len(job.table)) for i in range(len(job))
+        ]
+
+    def admit(self) -> None:
+        everybody = sorted([*self.rows, *self.waiting], key=lambda row: row.order)
+        self.rows, self.waiting = everybody[: self.capacity], everybody[self.capacity :]
+
+    def ticks_needed(self, claim: Claim) -> int:
+        """By a claim that had all the rows it could use."""
+        left = [row.steps_left for row in (*self.rows, *self.waiting) if row.claim is claim]
+        return max(max(left), math.ceil(sum(left) / self.capacity))
+
+    def claims(self) -> list[Claim]:
+        return list(dict.fromkeys(row.claim for row in (*self.rows, *self.waiting)))
+
+    def drop_done(self) -> None:
+        self.rows = [row for row in self.rows if not row.claim.is_expected_done]
+        self.waiting = [row for row in self.waiting if not row.claim.is_expected_done]
 
 
 class Expected:
     """What an engine should do, told with counters only."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.waiting: list[ExpectedRow] = []
-        self.rows: list[ExpectedRow] = []
+    def __init__(self, max_batch: int, limit: int) -> None:
+        self.lanes = {Network.PRIOR: ExpectedLane(max_batch), Network.DENOISER: ExpectedLane(limit)}
         self.encodings: list[Claim] = []
 
     @property
+    def num_active(self) -> int:
+        return sum(len(lane.rows) for lane in self.lanes.values())
+
+    @property
     def num_waiting(self) -> int:
-        return len(self.waiting) + sum(len(claim.job) for claim in self.encodings)
+        unstarted = sum(len(lane.waiting) for lane in self.lanes.values())
+        return unstarted + sum(len(claim.job) for claim in self.encodings)
 
     def submit(self, claim: Claim) -> None:
         count = len(claim.job)
@@ -132,7 +187,7 @@ class Expected:
         elif isinstance(claim.job, EncodeJob):
             self.encodings.append(claim)
         else:
-            self.waiting += [ExpectedRow(claim, len(claim.job.table)) for _ in range(count)]
+            self.lanes[claim.job.network].append(claim, claim.job)
 
     def fail(self, claim: Claim, error: type[EngineError]) -> None:
         claim.expect(error)
@@ -145,31 +200,33 @@ class Expected:
         for claim in self.encodings:
             claim.expect(_fault(claim, runner))
         self.encodings.clear()
-        num_free = self.capacity - len(self.rows)
-        self.rows += self.waiting[:num_free]
-        del self.waiting[:num_free]
-        stepped = list(self.rows)
-        for row in stepped:
-            row.steps_left -= 1
-            fault = _fault(row.claim, runner)
-            if fault is not None:
-                self.fail(row.claim, fault)
-        self.rows = [row for row in self.rows if row.steps_left]
-        unfinished = self.unfinished()
-        for row in stepped:
-            if row.claim not in unfinished:
-                row.claim.expect(None)
+        for lane in self.lanes.values():
+            lane.admit()
+            lane.num_ticks += bool(lane.rows)
+            stepped = list(lane.rows)
+            for row in stepped:
+                row.steps_left -= 1
+                fault = _fault(row.claim, runner)
+                if fault is not None:
+                    self.fail(row.claim, fault)
+            lane.rows = [row for row in lane.rows if row.steps_left]
+            unfinished = self.unfinished()
+            for row in stepped:
+                if row.claim not in unfinished:
+                    row.claim.expect(None)
 
     def unfinished(self) -> list[Claim]:
-        return [*dict.fromkeys(row.claim for row in [*self.rows, *self.waiting]), *self.encodings]
+        return [*(claim for lane in self.lanes.values() for claim in lane.claims()), *self.encodings]
 
     def _drop_done(self) -> None:
-        self.rows = [row for row in self.rows if not row.claim.is_expected_done]
-        self.waiting = [row for row in self.waiting if not row.claim.is_expected_done]
+        for lane in self.lanes.values():
+            lane.drop_done()
         self.encodings = [claim for claim in self.encodings if not claim.is_expected_done]
 
 
 def _fault(claim: Claim, runner: FaultyRunner) -> type[EngineError] | None:
+    if isinstance(claim.job, DenoiseJob) and claim.job.network is Network.PRIOR:
+        return None
     if claim.mark in runner.raises_for:
         return StepFailedError
     return NonFiniteOutputError if claim.mark in runner.nan_for else None
@@ -178,44 +235,63 @@ def _fault(claim: Claim, runner: FaultyRunner) -> type[EngineError] | None:
 class EngineMachine(RuleBasedStateMachine):
     """Events that can happen to an engine; after each, it and the model of it must agree."""
 
-    @initialize(max_batch=st.integers(1, 5))
-    def start(self, max_batch: int) -> None:
-        self.runner = FaultyRunner(max_batch=max_batch)
+    @initialize(max_batch=st.integers(1, 5), limit=st.integers(1, 5), step_s=st.sampled_from([0.0, 0.25]))
+    def start(self, max_batch: int, limit: int, step_s: float) -> None:
+        self.runner = FaultyRunner(max_batch=max_batch, step_s=step_s)
         self.core = EngineCore(self.runner, max_queue=MAX_QUEUE, observer=SilentObserver())
-        self.expected = Expected(max_batch)
+        self.core.limit_batch(limit)
+        self.expected = Expected(max_batch, min(limit, max_batch))
         self.claims: list[Claim] = []
-        self.now = 0.0
 
     @rule(
         count=st.integers(1, MAX_QUEUE + 1),
         table=st.sampled_from(range(len(TABLES))),
         patience=st.sampled_from([math.inf, math.inf, 1.0, 3.0]),
+        priority=st.sampled_from(Priority),
+        network=st.sampled_from([Network.DENOISER, Network.DENOISER, Network.PRIOR]),
     )
-    def submit_samples(self, count: int, table: int, patience: float) -> None:
+    def submit_samples(
+        self, count: int, table: int, patience: float, priority: Priority, network: Network
+    ) -> None:
         mark = float(len(self.claims) + 1)
-        claim = Claim(_denoise_job(count, table, mark, self.now + patience), mark)
+        job = _denoise_job(count, table, mark, network)
+        claim = Claim(replace(job, deadline=self.runner.now + patience, priority=priority), mark)
         self.claims.append(claim)
         assert isinstance(claim.job, DenoiseJob)
-        self.core.submit_denoise(claim.job, claim.ticket, self.now)
+        self.core.submit_denoise(claim.job, claim.ticket, self.runner.now)
         self.expected.submit(claim)
+        if isinstance(claim.ticket.error, DeadlineExceededError):  # its own test tells when this is right
+            assert patience < math.inf
+            assert self.runner.step_s > 0.0
+            self.expected.fail(claim, DeadlineExceededError)
 
     @rule(count=st.integers(1, 3), patience=st.sampled_from([math.inf, 1.0]))
     def submit_images(self, count: int, patience: float) -> None:
         mark = float(len(self.claims) + 1)
         x_0 = np.random.default_rng(count).uniform(-1, 1, (count, *CONFIG.image.shape)).astype(np.float32)
         x_0[:, 0, 0, 0] = mark
-        claim = Claim(EncodeJob(x_0, self.now + patience), mark)
+        claim = Claim(EncodeJob(x_0, self.runner.now + patience), mark)
         self.claims.append(claim)
         assert isinstance(claim.job, EncodeJob)
-        self.core.submit_encode(claim.job, claim.ticket, self.now)
+        self.core.submit_encode(claim.job, claim.ticket, self.runner.now)
         self.expected.submit(claim)
 
     @rule(times=st.integers(1, 4), seconds=st.sampled_from([0.0, 0.5, 1.0]))
     def tick(self, times: int, seconds: float) -> None:
         for _ in range(times):
-            self.now += seconds
-            self.expected.tick(self.now, self.runner)
-            self.core.tick(lambda: self.now)
+            self.runner.now += seconds
+            started_at = self.runner.now
+            self.core.tick(lambda: self.runner.now)
+            self.accept_what_was_given_up(started_at)
+            self.expected.tick(started_at, self.runner)
+
+    def accept_what_was_given_up(self, now: float) -> None:
+        """Jobs may fail before their deadline, if there is no time to do them even without the others."""
+        for lane in self.expected.lanes.values():
+            for claim in lane.claims():
+                if isinstance(claim.ticket.error, DeadlineExceededError) and claim.job.deadline > now:
+                    assert now + lane.ticks_needed(claim) * self.runner.step_s > claim.job.deadline
+                    self.expected.fail(claim, DeadlineExceededError)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -249,9 +325,13 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_row_and_no_place_in_the_queue_leaks(self) -> None:
-        assert self.core.num_active_samples == len(self.expected.rows)
+        assert self.core.num_active_samples == self.expected.num_active
         assert self.core.num_waiting_samples == self.expected.num_waiting
         assert self.core.has_work == bool(self.expected.unfinished())
+
+    @invariant()
+    def rows_live_in_one_array_for_ever(self) -> None:
+        assert len(self.runner.arrays) <= 1
 
     def teardown(self) -> None:
         for _ in range(MAX_TICKS):
@@ -262,20 +342,26 @@ class EngineMachine(RuleBasedStateMachine):
         self.tickets_are_told_once_and_only_when_they_should_be()
         for claim in self.claims:
             assert claim.times_told == 1
+            assert not claim.is_told_late
             if claim.expected_error is None:
+                if isinstance(claim.job, DenoiseJob):
+                    samples, steps = range(len(claim.job)), range(1, len(claim.job.table) + 1)
+                    assert sorted(claim.steps_told) == [(i, step) for i in samples for step in steps]
                 np.testing.assert_allclose(_outcome(claim), _solo(claim), rtol=1e-4, atol=1e-4)
 
 
 TestEngine = EngineMachine.TestCase
-TestEngine.settings = settings(max_examples=100, stateful_step_count=25, deadline=None, database=None)
+TestEngine.settings = settings(max_examples=200, stateful_step_count=25, deadline=None, database=None)
 
 
-def _denoise_job(count: int, table: int, mark: float, deadline: float) -> DenoiseJob:
+def _denoise_job(count: int, table: int, mark: float, network: Network) -> DenoiseJob:
     rng = np.random.default_rng([table, int(mark)])
-    x = rng.standard_normal((count, *CONFIG.image.shape), dtype=np.float32)
-    activations = rng.uniform(0.0, 3.0, (count, CONFIG.num_prototypes)).astype(np.float32)
-    activations[:, 0] = mark
-    return DenoiseJob(x, activations, TABLES[table], tuple(range(count)), deadline)
+    is_prior = network is Network.PRIOR
+    shape = (CONFIG.num_prototypes,) if is_prior else CONFIG.image.shape
+    x = rng.standard_normal((count, *shape), dtype=np.float32)
+    activations = rng.uniform(0.0, 3.0, (count, 0 if is_prior else CONFIG.num_prototypes)).astype(np.float32)
+    activations[:, :1] = mark
+    return DenoiseJob(x, activations, TABLES[table], tuple(range(count)), network=network)
 
 
 def _outcome(claim: Claim) -> Float32:
@@ -289,14 +375,17 @@ def _solo(claim: Claim) -> Float32:
     """What each sample of the job becomes in an engine of its own."""
     samples = []
     for i in range(len(claim.job)):
-        core = EngineCore(FakeRunner(CONFIG, max_batch=1), max_queue=1, observer=SilentObserver())
+        runner = FakeRunner(CONFIG, max_batch=1, has_prior=True)
+        core = EngineCore(runner, max_queue=1, observer=SilentObserver())
         part = slice(i, i + 1)
         job = claim.job
         if isinstance(job, EncodeJob):
             alone = Claim(EncodeJob(job.x_0[part]), claim.mark)
             core.submit_encode(EncodeJob(job.x_0[part]), alone.ticket, 0.0)
         else:
-            only = DenoiseJob(job.x[part], job.activations[part], job.table, job.noise_seeds[part])
+            only = DenoiseJob(
+                job.x[part], job.activations[part], job.table, job.noise_seeds[part], network=job.network
+            )
             alone = Claim(only, claim.mark)
             core.submit_denoise(only, alone.ticket, 0.0)
         while core.has_work:

@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_image_alone_and_in_a_batch(real: httpx.Cli
 
 def test_generation_without_a_source_says_where_its_activations_come_from(real: httpx.Client) -> None:
     answer = real.post("/generate", json={"num_images": 2, "steps": 3}).json()
-    assert answer["activations_from"] == "resampled_from_training_statistics"
+    assert answer["activations_from"] == "prior"
     assert answer["activations"][0] != answer["activations"][1]
     assert [image["seed"] for image in answer["images"]] == [0, 1]
 

@@ -177,3 +177,62 @@ def test_identical_requests_at_once_encode_once(
     ids = {json.dumps(answer["images"][0]["activations"]) for answer in answers}  # type: ignore[index]
     assert len(answers) == 6
     assert len(ids) == 1
+
+
+@pytest.mark.parametrize("value", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "1_0", "two", "٣", "9" * 400])
+def test_timeout_that_is_no_number_of_seconds_answers_400(fake: httpx.Client, value: str) -> None:
+    headers = {b"X-Request-Timeout": value.encode()}
+    answer = fake.post("/generate", json={"steps": 1}, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("X-Request-Timeout must be a number of seconds above 0")
+
+
+def test_timeout_of_the_request_ends_it_with_504(gated: tuple[str, GatedRunner]) -> None:
+    url, _ = gated
+    headers = {"X-Request-Timeout": "0.25"}
+    answer = httpx.post(f"{url}/generate", json={"steps": 3}, headers=headers, timeout=30)
+    assert answer.status_code == 504
+
+
+def test_timeout_of_the_request_cannot_exceed_that_of_the_service(bundle: Bundle, settings: Settings) -> None:
+    runner = GatedRunner(bundle, settings.max_batch)
+    with serving(replace(settings, request_timeout_s=0.3, drain_timeout_s=1), lambda *_: runner) as url:
+        headers = {"X-Request-Timeout": "1000"}
+        answer = httpx.post(f"{url}/generate", json={"steps": 3}, headers=headers, timeout=30)
+        assert answer.status_code == 504
+        runner.gate.set()
+
+
+def test_unknown_priority_answers_400_and_names_the_known_ones(fake: httpx.Client) -> None:
+    answer = fake.post("/generate", json={"steps": 1}, headers={"X-Request-Priority": "urgent"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "X-Request-Priority must be low, normal, high, not 'urgent'"
+
+
+def test_hanging_step_makes_the_service_unready_until_it_returns(bundle: Bundle, settings: Settings) -> None:
+    runner = GatedRunner(bundle, settings.max_batch)
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{url}/generate", json={"steps": 3}, timeout=60))
+
+    with serving(replace(settings, step_timeout_s=1.0), lambda *_: runner) as url, httpx.Client() as client:
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        assert runner.entered.wait(10)
+        for _ in range(20_000):
+            readiness = client.get(f"{url}/readyz")
+            if readiness.status_code == 503:
+                break
+        assert readiness.json()["reason"].startswith("a step has been running for ")
+        assert readiness.json()["reason"].endswith(" s, expected at most 1 s")
+        assert readiness.json()["engine"] == "hanging"
+        assert client.get(f"{url}/healthz").status_code == 503
+        refused = client.post(f"{url}/generate", json={"steps": 3})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"].isdecimal()
+        runner.gate.set()
+        waiting.join(30)
+        assert answers[0].status_code == 200
+        assert client.get(f"{url}/readyz").status_code == 200
+        assert client.post(f"{url}/generate", json={"steps": 3}).status_code == 200

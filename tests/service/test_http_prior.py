@@ -81,3 +81,15 @@ def test_an_impossible_edit_is_refused_before_anything_is_sampled(client: httpx.
 def test_activations_of_the_request_are_not_the_priors(client: httpx.Client) -> None:
     answer = client.post("/generate", json={"activations": [1.0, 1.0, 1.0, 1.0], "steps": 2}).json()
     assert answer["activations_from"] == "request"
+
+
+def test_without_a_prior_activations_are_resampled_and_the_answer_says_so(
+    settings: Settings, tiny_bundle: Path
+) -> None:
+    with (
+        serving(replace(settings, bundle=tiny_bundle)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        answer = client.post("/generate", json={"num_images": 2, "steps": 3}).json()
+    assert answer["activations_from"] == "resampled_from_training_statistics"
+    assert answer["activations"][0] != answer["activations"][1]

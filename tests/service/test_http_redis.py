@@ -12,10 +12,21 @@ from service.settings import Settings
 from tests.service.conftest import fake_runner, serving
 from tests.service.redis_process import Server
 
+PATIENT_MS = 10_000
+"""A time-out that a busy machine does not reach."""
+IMPATIENT_MS = 100
+MAX_TRIES = 500
+
+
+@pytest.fixture
+def impatient(server: Server, settings: Settings) -> Iterator[str]:
+    with serving(replace(settings, cache_url=server.url, cache_timeout_ms=IMPATIENT_MS), fake_runner) as url:
+        yield url
+
 
 @pytest.fixture
 def two_services(server: Server, settings: Settings) -> Iterator[tuple[str, str]]:
-    shared = replace(settings, cache_url=server.url)
+    shared = replace(settings, cache_url=server.url, cache_timeout_ms=PATIENT_MS)
     with serving(shared, fake_runner) as first, serving(shared, fake_runner) as second:
         yield first, second
 
@@ -27,10 +38,18 @@ def is_cached(url: str, data: bytes) -> bool:
     return cached
 
 
-def cache_errors(url: str) -> float:
+def metric(url: str, name: str) -> float:
     lines = httpx.get(f"{url}/metrics").text.splitlines()
-    values = [line.rsplit(" ", 1)[1] for line in lines if line.startswith("patronus_cache_errors_total")]
-    return sum(map(float, values))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def cache_errors(url: str) -> float:
+    return metric(url, "patronus_cache_errors_total")
+
+
+def hits_again(url: str, data: bytes) -> bool:
+    """Whether the cache is in use again after a while: the pause of its circuit, and a probe."""
+    return any(is_cached(url, data) for _ in range(MAX_TRIES))
 
 
 def test_what_one_service_encoded_the_other_knows(
@@ -71,3 +90,41 @@ def test_requests_are_answered_while_redis_is_down(
     assert httpx.post(f"{first}/generate", json={"steps": 2}).status_code == 200
     assert cache_errors(first) >= 1
     assert httpx.get(f"{first}/readyz").status_code == 200
+
+
+def test_frozen_redis_is_left_alone_and_used_again_when_it_thaws(
+    impatient: str, server: Server, reference_pngs: list[bytes]
+) -> None:
+    is_cached(impatient, reference_pngs[4])
+    assert hits_again(impatient, reference_pngs[4])
+    assert metric(impatient, "patronus_cache_circuit_open ") == 0.0
+    server.freeze()
+    for _ in range(3):
+        assert is_cached(impatient, reference_pngs[4]) is False
+    assert metric(impatient, "patronus_cache_circuit_open ") == 1.0
+    assert cache_errors(impatient) >= 3
+    assert httpx.post(f"{impatient}/generate", json={"steps": 2}).status_code == 200
+    assert httpx.get(f"{impatient}/readyz").status_code == 200
+    server.thaw()
+    assert hits_again(impatient, reference_pngs[4])
+    assert metric(impatient, "patronus_cache_circuit_open ") == 0.0
+
+
+def test_redis_that_comes_back_empty_is_filled_anew(
+    two_services: tuple[str, str], server: Server, reference_pngs: list[bytes]
+) -> None:
+    first, second = two_services
+    assert is_cached(first, reference_pngs[5]) is False
+    server.kill()
+    for _ in range(3):
+        assert is_cached(first, reference_pngs[5]) is False
+    assert metric(first, "patronus_cache_circuit_open ") == 1.0
+    misses = metric(first, "patronus_cache_misses_total")
+    server.start()
+    assert hits_again(first, reference_pngs[5])
+    assert metric(first, "patronus_cache_misses_total") > misses
+    assert is_cached(second, reference_pngs[5]) is True
+
+
+def test_memory_has_no_circuit_to_open(fake_url: str) -> None:
+    assert "patronus_cache_circuit_open 0.0" in httpx.get(f"{fake_url}/metrics").text

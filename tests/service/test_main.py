@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -79,7 +80,7 @@ def test_sigterm_lets_running_requests_finish() -> None:
         asking = threading.Thread(target=ask)
         asking.start()
         deadline = time.monotonic() + 60
-        while "patronus_active_samples 8.0" not in httpx.get(f"{url}/metrics").text:
+        while "patronus_num_requests_running 1.0" not in httpx.get(f"{url}/metrics").text:
             assert time.monotonic() < deadline, "the request never reached the batch"
         process.send_signal(signal.SIGTERM)
         asking.join(120)
@@ -88,6 +89,30 @@ def test_sigterm_lets_running_requests_finish() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_every_line_of_the_log_is_json_and_tells_no_secret() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start({"PATRONUS_PORT": str(port), "PATRONUS_API_KEYS": "a-secret-key"})
+    try:
+        wait_until_ready(process, url)
+        headers = {"X-API-Key": "a-secret-key", "X-Request-ID": "request-1"}
+        answer = httpx.get(f"{url}/prototypes/0?token=hidden", headers=headers)
+        assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert {"service.app", "uvicorn.error"} <= {line["logger"] for line in lines}
+    (access,) = [line for line in lines if line["logger"] == "service.access"]
+    assert (access["request_id"], access["path"], access["status"]) == ("request-1", "/prototypes/0", 200)
+    assert access["client"].startswith("key:")
+    assert access["bytes_out"] == len(answer.content)
+    assert "hidden" not in output
+    assert "a-secret-key" not in output
 
 
 def test_service_runs_without_torch_and_training() -> None:

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache.cache import Cache, CacheError
+from service.cache.cache import Cache, CacheError, CacheUnavailableError
 from service.cache.memory_store import MemoryStore
 
 
@@ -30,14 +30,17 @@ class Counts:
 class BrokenStore:
     """A store that is never reachable."""
 
+    def __init__(self, error: CacheError) -> None:
+        self._error = error
+
     async def get(self, key: str) -> bytes | None:
-        raise CacheError("no store")
+        raise self._error
 
     async def set(self, key: str, value: bytes) -> None:
-        raise CacheError("no store")
+        raise self._error
 
     async def close(self) -> None:
-        raise CacheError("no store")
+        raise self._error
 
 
 def test_what_was_set_is_found_and_what_was_not_is_missing() -> None:
@@ -134,10 +137,21 @@ def test_caches_of_two_bundles_on_one_store_do_not_mix() -> None:
     asyncio.run(scenario())
 
 
+def test_store_that_is_not_asked_is_a_miss_and_no_error() -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        cache = Cache(BrokenStore(CacheUnavailableError("closed")), namespace="digest", observer=counts)
+        await cache.set("encode", "x", b"value")
+        assert await cache.get("encode", "x") is None
+        assert counts.events == [("miss", "encode")]
+
+    asyncio.run(scenario())
+
+
 def test_fault_of_the_store_is_an_error_and_a_miss_and_never_raised() -> None:
     async def scenario() -> None:
         counts = Counts()
-        cache = Cache(BrokenStore(), namespace="digest", observer=counts)
+        cache = Cache(BrokenStore(CacheError("no store")), namespace="digest", observer=counts)
         await cache.set("encode", "x", b"value")
         assert await cache.get("encode", "x") is None
         assert counts.events == [("error", "encode"), ("error", "encode"), ("miss", "encode")]

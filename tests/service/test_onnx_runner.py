@@ -16,10 +16,11 @@ import pytest
 from model.bundle import DENOISER, ENCODER, MANIFEST, Bundle, BundleError
 from model.samplers import SamplerTable, ddim, ddim_inversion, ddpm, dpmpp_2m
 from model.schedule import NoiseSchedule
+from service.engine.buckets import bucket_sizes
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Ticket
 from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import DeviceError, OnnxRunner, bucket_sizes
+from service.engine.onnx_runner import DeviceError, OnnxRunner
 from service.engine.runner import StepInputs
 
 Float32 = npt.NDArray[np.float32]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from service.cache.cache import Cache, CacheError
-from service.cache.redis_store import RedisStore, seal, unseal
+from service.cache.redis_store import MAX_CONNECTIONS, RedisStore, seal, unseal
 from tests.service.redis_process import PASSWORD, Server
 
 PATIENT_S = 10.0
@@ -31,8 +36,10 @@ class Counts:
         self.events.append("error")
 
 
-def make_store(url: str, *, cool_down_s: float = 0.0, timeout_s: float = PATIENT_S) -> RedisStore:
-    return RedisStore(url, ttl_s=100, timeout_s=timeout_s, cool_down_s=cool_down_s)
+def make_store(
+    url: str, *, cool_down_s: float = 0.0, timeout_s: float = PATIENT_S, max_failures: int = 1
+) -> RedisStore:
+    return RedisStore(url, ttl_s=100, timeout_s=timeout_s, cool_down_s=cool_down_s, max_failures=max_failures)
 
 
 def test_what_was_set_is_found_also_by_another_service(server: Server) -> None:
@@ -73,7 +80,7 @@ def test_value_beyond_the_limit_is_not_sent(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "stored", [b"", b"PTR1", b"garbage", b"PTR2" + b"\x00" * 30, seal("patronus:x:encode:other", b"value")]
+    "stored", [b"PTR1", b"garbage", b"PTR2" + b"\x00" * 30, seal("patronus:x:encode:other", b"value")]
 )
 def test_bytes_that_were_not_stored_by_us_are_an_error_and_a_miss(server: Server, stored: bytes) -> None:
     with server.client() as client:
@@ -86,6 +93,42 @@ def test_bytes_that_were_not_stored_by_us_are_an_error_and_a_miss(server: Server
         assert await cache.get("encode", "key") is None
         assert counts.events == ["error", "miss"]
         await cache.set("encode", "key", b"value")
+        assert await cache.get("encode", "key") == b"value"
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_foreign_value_larger_than_any_of_ours_is_not_fetched(server: Server) -> None:
+    with server.client() as client:
+        client.set("patronus:x:encode:key", b"x" * 10_000_000)
+
+    async def scenario() -> None:
+        counts = Counts()
+        store = RedisStore(server.url, ttl_s=100, timeout_s=PATIENT_S, max_value_bytes=1000)
+        with pytest.raises(CacheError, match="a value has more than 1000 bytes"):
+            await store.get("patronus:x:encode:key")
+        assert await Cache(store, namespace="x", observer=counts).get("encode", "key") is None
+        assert counts.events == ["error", "miss"]
+        await store.set("largest", b"x" * 1000)
+        assert await store.get("largest") == b"x" * 1000
+        await store.close()
+        with server.client() as client:
+            assert client.info("stats")["total_net_output_bytes"] < 1_000_000
+
+    asyncio.run(scenario())
+
+
+def test_full_redis_refuses_writes_and_still_answers_reads(server: Server) -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        store = make_store(server.url, cool_down_s=1000.0)
+        cache = Cache(store, namespace="x", observer=counts)
+        await cache.set("encode", "key", b"value")
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+        await cache.set("encode", "other", b"value")
+        assert counts.events == ["error"]
         assert await cache.get("encode", "key") == b"value"
         await store.close()
 
@@ -182,10 +225,174 @@ def test_redis_that_hangs_is_an_error_and_a_miss() -> None:
         asyncio.run(scenario())
 
 
+def test_what_is_no_redis_is_an_error_and_a_miss() -> None:
+    async def scenario() -> None:
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as web:
+            counts = Counts()
+            store = make_store(f"redis://127.0.0.1:{web.sockets[0].getsockname()[1]}/0")
+            assert await Cache(store, namespace="x", observer=counts).get("encode", "key") is None
+            assert counts.events == ["error", "miss"]
+            assert store.is_left_alone
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_frozen_redis_is_errors_then_misses_at_once_and_hits_again_when_thawed(server: Server) -> None:
+    async def scenario() -> None:
+        now = 0.0
+        counts = Counts()
+        store = RedisStore(
+            server.url, ttl_s=100, timeout_s=0.5, cool_down_s=5.0, max_failures=3, clock=lambda: now
+        )
+        cache = Cache(store, namespace="x", observer=counts)
+        patient = make_store(server.url)
+        await Cache(patient, namespace="x", observer=counts).set("encode", "key", b"value")
+        await patient.close()
+        server.freeze()
+        for _ in range(10):
+            assert await cache.get("encode", "key") is None
+        await cache.set("encode", "key", b"other")
+        assert counts.events == ["error", "miss"] * 3 + ["miss"] * 7
+        assert store.is_left_alone
+        now = 5.0
+        assert await cache.get("encode", "key") is None  # the probe
+        assert counts.events[-2:] == ["error", "miss"]
+        server.thaw()
+        assert await cache.get("encode", "key") is None
+        assert counts.events[-2:] == ["miss", "miss"]
+        for _ in range(50):  # a machine may be too busy for a probe in half a second
+            now += 5.0
+            if await cache.get("encode", "key") == b"value":
+                break
+        assert counts.events[-1] == "hit"
+        assert not store.is_left_alone
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_were_given_up_leave_their_connections_usable(server: Server) -> None:
+    async def scenario() -> None:
+        impatient = make_store(server.url, timeout_s=0.05, max_failures=10**6)
+        patient = make_store(server.url)
+        await patient.set("key", b"value")
+        server.freeze()
+        refused = await asyncio.gather(
+            *(impatient.get("key") for _ in range(5 * MAX_CONNECTIONS)), return_exceptions=True
+        )
+        assert all(isinstance(error, CacheError) for error in refused)
+        server.thaw()
+        assert await patient.get("key") == b"value"  # it runs again
+        found = None
+        for _ in range(50):  # a machine may be too busy for an answer in so short a time
+            with contextlib.suppress(CacheError):
+                found = await impatient.get("key")
+            if found is not None:
+                break
+        assert found == b"value"
+        await impatient.close()
+        await patient.close()
+
+    asyncio.run(scenario())
+
+
+def test_no_more_connections_are_opened_than_the_bound(server: Server) -> None:
+    async def scenario() -> None:
+        store = make_store(server.url)
+        await asyncio.gather(*(store.get(f"key {i}") for i in range(10 * MAX_CONNECTIONS)))
+        with server.client() as client:
+            assert len(client.client_list()) <= MAX_CONNECTIONS + 1
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_frozen_redis_does_not_keep_a_store_from_closing(server: Server) -> None:
+    async def scenario() -> None:
+        store = make_store(server.url)
+        await store.set("key", b"value")
+        server.freeze()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A throw-away certificate for 127.0.0.1, and its key, in one PEM file."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not on the PATH: it makes the certificate that Redis shows")
+    directory = tmp_path_factory.mktemp("tls")
+    pem = directory / "both.pem"
+    command = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=redis"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", "c.pem", "-keyout", "k.pem"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    pem.write_bytes((directory / "c.pem").read_bytes() + (directory / "k.pem").read_bytes())
+    return pem
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, certificate: Path) -> Iterator[Server]:
+    program = shutil.which("redis-server")
+    assert program is not None, "redis-server is not on the PATH: the project's set-up installs it"
+    server = Server(program, tmp_path, certificate)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def test_tls_and_password_come_from_the_url(tls_server: Server) -> None:
+    async def scenario() -> None:
+        store = make_store(tls_server.url)
+        await store.set("key", b"value")
+        assert await store.get("key") == b"value"
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_certificate_that_nobody_vouches_for_is_refused(tls_server: Server) -> None:
+    async def scenario() -> None:
+        store = make_store(tls_server.url.partition("?")[0])
+        with pytest.raises(CacheError, match="certificate verify failed") as failure:
+            await store.get("key")
+        assert PASSWORD not in str(failure.value)
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_redis_that_speaks_no_tls_is_refused_where_tls_is_asked_for(server: Server) -> None:
+    async def scenario() -> None:
+        store = make_store(server.url.replace("redis://", "rediss://"))
+        with pytest.raises(CacheError):
+            await store.get("key")
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_after_a_fault_redis_is_left_alone_until_the_cool_down_is_over(server: Server) -> None:
     async def scenario() -> None:
         now = 0.0
-        store = RedisStore(server.url, ttl_s=100, timeout_s=PATIENT_S, cool_down_s=5.0, clock=lambda: now)
+        store = RedisStore(
+            server.url,
+            ttl_s=100,
+            timeout_s=PATIENT_S,
+            cool_down_s=5.0,
+            max_failures=1,
+            clock=lambda: now,
+        )
         await store.set("key", b"value")
         server.kill()
         with pytest.raises(CacheError, match=r"^Redis: "):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import SHIPPED_BUNDLE, Settings, SettingsError
+from service.settings import SHIPPED_BUNDLE, Settings, SettingsError, cache_directory
 
 NUMBERS = [
     "CACHE_BYTES",
@@ -20,6 +20,10 @@ NUMBERS = [
     "MAX_PIXELS",
     "REQUEST_TIMEOUT_S",
     "DRAIN_TIMEOUT_S",
+    "STEP_TIMEOUT_S",
+    "CACHE_TIMEOUT_MS",
+    "RATE_BURST",
+    "MAX_ROW_STEPS_PER_KEY",
     "PORT",
 ]
 
@@ -36,11 +40,13 @@ def test_empty_environment_gives_the_defaults() -> None:
 def test_each_setting_is_read_from_its_variable() -> None:
     environment = {
         "PATRONUS_BUNDLE": "/srv/bundle",
-        "PATRONUS_BACKEND": "onnx",
+        "PATRONUS_BACKEND": "torch",
         "PATRONUS_DEVICE": "cuda",
+        "PATRONUS_PRECISION": "bf16",
         "PATRONUS_CACHE_URL": "redis://:secret@cache:6379/1",
         "PATRONUS_CACHE_BYTES": "1024",
         "PATRONUS_CACHE_TTL_S": "60",
+        "PATRONUS_CACHE_TIMEOUT_MS": "20",
         "PATRONUS_MAX_BATCH": "64",
         "PATRONUS_MAX_QUEUE": "128",
         "PATRONUS_MAX_STEPS": "100",
@@ -49,19 +55,28 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "PATRONUS_MAX_PIXELS": "65536",
         "PATRONUS_REQUEST_TIMEOUT_S": "2.5",
         "PATRONUS_DRAIN_TIMEOUT_S": "0",
+        "PATRONUS_STEP_TIMEOUT_S": "7.5",
+        "PATRONUS_TUNE_BATCH": "off",
         "PATRONUS_API_KEYS": "first-key, second-key,",
+        "PATRONUS_RATE_LIMIT": "300/m",
+        "PATRONUS_RATE_BURST": "20",
+        "PATRONUS_MAX_ROW_STEPS_PER_KEY": "64000",
+        "PATRONUS_CORS_ORIGINS": "https://a.example, http://localhost:3000",
         "PATRONUS_HOST": "0.0.0.0",
         "PATRONUS_PORT": "80",
         "PATRONUS_LOG_LEVEL": "warning",
+        "PATRONUS_LOG_FORMAT": "JSON",
     }
     assert len(environment) == len(dataclasses.fields(Settings))
     assert Settings.from_environment(environment) == Settings(
         bundle=Path("/srv/bundle"),
-        backend="onnx",
+        backend="torch",
         device="cuda",
+        precision="bf16",
         cache_url="redis://:secret@cache:6379/1",
         cache_bytes=1024,
         cache_ttl_s=60,
+        cache_timeout_ms=20,
         max_batch=64,
         max_queue=128,
         max_steps=100,
@@ -70,10 +85,17 @@ def test_each_setting_is_read_from_its_variable() -> None:
         max_pixels=65536,
         request_timeout_s=2.5,
         drain_timeout_s=0.0,
+        step_timeout_s=7.5,
+        tune_batch="off",
         api_keys=("first-key", "second-key"),
+        rate_limit="300/m",
+        rate_burst=20,
+        max_row_steps_per_key=64_000,
+        cors_origins=("https://a.example", "http://localhost:3000"),
         host="0.0.0.0",
         port=80,
         log_level="WARNING",
+        log_format="json",
     )
 
 
@@ -93,6 +115,8 @@ def test_bad_number_names_its_setting(name: str, value: str) -> None:
     [
         ("BACKEND", "tensorflow"),
         ("DEVICE", "tpu"),
+        ("PRECISION", "fp8"),
+        ("PRECISION", "bf16"),  # with the onnx backend
         ("LOG_LEVEL", "loud"),
         ("CACHE_URL", "memcached://cache"),
         ("CACHE_URL", ""),
@@ -103,6 +127,16 @@ def test_bad_number_names_its_setting(name: str, value: str) -> None:
         ("MAX_BATCH", "2.5"),
         ("MAX_BATCH", "4097"),
         ("PORT", "65536"),
+        ("RATE_LIMIT", "10"),
+        ("RATE_LIMIT", "0/s"),
+        ("RATE_LIMIT", "10/d"),
+        ("RATE_LIMIT", " "),
+        ("CORS_ORIGINS", "gallery.example"),
+        ("CORS_ORIGINS", "https://gallery.example/"),
+        ("CORS_ORIGINS", "https://a.example https://b.example"),
+        ("CORS_ORIGINS", ","),
+        ("LOG_FORMAT", "xml"),
+        ("CACHE_TIMEOUT_MS", "0"),
         ("REQUEST_TIMEOUT_S", "0"),
     ],
 )
@@ -122,6 +156,17 @@ def test_unknown_setting_is_refused_with_the_known_ones(name: str) -> None:
         Settings.from_environment({name: "8"})
 
 
+def test_rate_limit_is_off_unless_it_is_set() -> None:
+    assert Settings().rate is None
+    rate = Settings(rate_limit="300/m", rate_burst=20).rate
+    assert rate is not None
+    assert (rate.per_second, rate.burst) == (5.0, 20)
+
+
+def test_any_origin_may_be_let_in() -> None:
+    assert Settings.from_environment({"PATRONUS_CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
 def test_api_keys_are_shown_neither_in_errors_nor_in_print() -> None:
     assert "first-key" not in repr(Settings(api_keys=("first-key",)))
     with pytest.raises(SettingsError) as failure:
@@ -139,3 +184,9 @@ def test_password_of_the_cache_is_shown_neither_in_errors_nor_in_print() -> None
 def test_settings_made_in_code_are_checked_too() -> None:
     with pytest.raises(SettingsError, match="PATRONUS_MAX_QUEUE"):
         Settings(max_queue=0)
+
+
+def test_cache_directory_is_the_users() -> None:
+    assert cache_directory({"XDG_CACHE_HOME": "/var/cache/me"}) == Path("/var/cache/me/patronus")
+    for environment in ({}, {"XDG_CACHE_HOME": ""}, {"XDG_CACHE_HOME": "relative"}):
+        assert cache_directory(environment) == Path.home() / ".cache" / "patronus"
