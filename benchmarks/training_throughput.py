@@ -53,7 +53,7 @@ class OnePictureAtATime(TorchDataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         pixels = to_pixels(Image.fromarray(self.images[index]), self.image)
-        return torch.from_numpy(pixels).float() / 127.5 - 1.0
+        return torch.tensor(pixels).float() / 127.5 - 1.0
 
 
 class PlainLoop:
