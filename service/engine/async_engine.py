@@ -17,7 +17,6 @@ from service.engine.engine_core import EngineCore
 from service.engine.errors import EngineHangsError, EngineStoppedError, QueueFullError
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
 from service.engine.progress import Mailbox, Progress
-from service.engine.step_times import MovingAverage
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,9 @@ OnProgress = Callable[[Progress], Awaitable[None]]
 
 IDLE_HEARTBEAT_S = 0.5
 HANGS_AFTER_S, HANGS_AFTER_STEPS = 5.0, 100.0
-"""A step hangs that takes longer than both: these seconds, and so many times what steps take."""
+"""A step hangs that takes longer than both: these seconds, and so many times the longest step lately."""
+FORGETTING = 0.99
+"""How much of the longest step is remembered from one step to the next."""
 
 
 class EngineState(StrEnum):
@@ -73,7 +74,7 @@ class AsyncEngine:
         self._state = EngineState.STOPPED
         self._stop_at: float | None = None
         self._last_tick = clock()
-        self._tick_s: MovingAverage | None = None
+        self._longest_s: float | None = None
 
     @property
     def state(self) -> EngineState:
@@ -91,13 +92,12 @@ class AsyncEngine:
         """What hangs, for how long, and how long it should have taken; None while nothing does."""
         if self._state not in (EngineState.READY, EngineState.DRAINING):
             return None
-        age_s, usual = self.heartbeat_age_s, self._tick_s
-        longest_s = self._step_timeout_s
-        if usual is not None:
-            longest_s = min(longest_s, max(HANGS_AFTER_S, HANGS_AFTER_STEPS * usual.seconds))
-        if age_s <= longest_s:
+        age_s, usual_s, limit_s = self.heartbeat_age_s, self._longest_s, self._step_timeout_s
+        if usual_s is not None:
+            limit_s = min(limit_s, max(HANGS_AFTER_S, HANGS_AFTER_STEPS * usual_s))
+        if age_s <= limit_s:
             return None
-        expected = f"{usual.seconds:.2g} s" if usual is not None else f"at most {longest_s:g} s"
+        expected = f"{usual_s:.2g} s" if usual_s is not None else f"at most {limit_s:g} s"
         return f"a step has been running for {age_s:.0f} s, expected {expected}"
 
     @property
@@ -224,11 +224,9 @@ class AsyncEngine:
     def _tick(self) -> None:
         started_at = self._clock()
         self._core.tick(self._clock)
-        self._last_tick = now = self._clock()
-        if self._tick_s is None:
-            self._tick_s = MovingAverage(now - started_at, now)
-        else:
-            self._tick_s.add(now - started_at, now)
+        self._last_tick = self._clock()
+        remembered_s = 0.0 if self._longest_s is None else FORGETTING * self._longest_s
+        self._longest_s = max(remembered_s, self._last_tick - started_at)
 
     def _is_finished(self) -> bool:
         if self._stop_at is None:

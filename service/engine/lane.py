@@ -199,11 +199,8 @@ class Lane:
             if error is not None:
                 item.ticket.fail(error)
                 any_failed = True
-            elif item.job.on_step is not None and (row.is_done or row.step % item.job.preview_every == 0):
-                try:
-                    item.job.on_step(row.index, row.step, outputs.x_0_hat[i].copy())
-                except Exception:
-                    log.exception("whoever follows a job's progress failed; the job goes on")
+            elif not item.ticket.is_resolved:
+                _tell(item.job, row, outputs.x_0_hat[i])
         if any_failed:
             self.drop_resolved()
 
@@ -264,6 +261,15 @@ class Lane:
         num_rows = min(self._capacity, len(item.job) - item.num_done)
         step_s = self._step_times.at_least(self._bucket(num_rows), now)
         return None if step_s is None else step_s * math.ceil(item.num_steps_left / num_rows)
+
+
+def _tell(job: DenoiseJob, row: Row, x_0_hat: Float32) -> None:
+    """Give a copy of x_0_hat (C, H, W) to whoever follows the job, if this step is one to be told."""
+    if job.on_step is not None and (row.is_done or row.step % job.preview_every == 0):
+        try:
+            job.on_step(row.index, row.step, x_0_hat.copy())
+        except Exception:
+            log.exception("whoever follows a job's progress failed; the job goes on")
 
 
 def _owner(row: Row) -> Denoising:

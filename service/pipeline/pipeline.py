@@ -414,9 +414,7 @@ class Pipeline:
         x, s = to_x_0(source.pixels)[None], source.activations[None]
         # No deadline: several requests may wait for it, each with its own; it ends when none does.
         table = ddim_inversion(self._schedule, steps)
-        job = DenoiseJob(
-            x, s, table, (0,), is_continuation=is_continuation, priority=request_priority.get()
-        )
+        job = DenoiseJob(x, s, table, (0,), is_continuation=is_continuation, priority=request_priority.get())
         value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value

@@ -52,9 +52,7 @@ def serving(settings: Settings, make_runner: RunnerFactory = open_runner) -> Ite
 
 def fake_runner(bundle: Bundle, settings: Settings) -> Runner:
     """FakeRunner in the bundle's shapes."""
-    return FakeRunner(
-        bundle.config, max_batch=settings.max_batch, has_prior=bundle.prior is not None
-    )
+    return FakeRunner(bundle.config, max_batch=settings.max_batch, has_prior=bundle.prior is not None)
 
 
 def png(image: Image.Image) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
-from service.engine.errors import DeadlineExceededError
+from service.engine.errors import DeadlineExceededError, NonFiniteOutputError
 from service.engine.fake_runner import FakeRunner
 from service.engine.observer import SilentObserver
 from service.engine.progress import Mailbox, Progress
@@ -68,6 +68,17 @@ def test_listener_that_raises_loses_neither_its_job_nor_the_engine() -> None:
     bench.run()
     np.testing.assert_array_equal(submitted.x, alone(submitted.job))
     np.testing.assert_array_equal(neighbour.x, alone(neighbour.job))
+
+
+def test_nothing_is_told_of_a_job_that_has_failed() -> None:
+    told: list[tuple[int, int]] = []
+    bench = EngineBench()
+    given = job(3, 2, on_step=lambda sample, step, x_0_hat: told.append((sample, step)))
+    given.x[0] = np.nan
+    failed = bench.submit(given)
+    bench.run()
+    assert isinstance(failed.ticket.error, NonFiniteOutputError)
+    assert told == []
 
 
 def test_previews_less_than_a_step_apart_cannot_be_asked_for() -> None:

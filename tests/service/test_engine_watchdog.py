@@ -31,13 +31,17 @@ class Clock:
 
 
 class HangingRunner(FakeRunner):
-    """Each step takes `step_s` by the clock; the `hangs_at`-th stands still until `gate` is opened."""
+    """Each step takes `step_s` by the clock, 1 ms from the `quick_from`-th on.
+
+    The `hangs_at`-th stands still until `gate` is opened.
+    """
 
     def __init__(self, clock: Clock, *, hangs_at: int, step_s: float = 0.04) -> None:
         super().__init__(CONFIG)
         self.clock = clock
         self.hangs_at = hangs_at
         self.step_s = step_s
+        self.quick_from = 1000
         self.gate = threading.Event()
         self.hangs = threading.Event()
 
@@ -45,7 +49,7 @@ class HangingRunner(FakeRunner):
         if self.calls == self.hangs_at:
             self.hangs.set()
             assert self.gate.wait(PATIENCE_S)
-        self.clock.now += self.step_s
+        self.clock.now += self.step_s if self.calls < self.quick_from else 0.001
         return super().denoise_step(inputs)
 
 
@@ -94,6 +98,20 @@ def test_slow_device_is_given_time_in_proportion() -> None:
             assert engine.hang is None
             clock.now += 2.0
             assert engine.hang is not None
+
+    run(scenario())
+
+
+def test_device_that_was_slow_lately_is_given_time_again() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        runner = HangingRunner(clock, hangs_at=3, step_s=8.0)
+        runner.quick_from = 1
+        async with hanging(runner) as (engine, _):
+            clock.now += 29.0
+            assert engine.hang is None
+            clock.now += 2.0
+            assert engine.hang == "a step has been running for 31 s, expected 7.8 s"
 
     run(scenario())
 
