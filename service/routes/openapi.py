@@ -15,7 +15,7 @@ PNG_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or with `Accept: image/png` the picture", "content": {"image/png": {}}}
 }
 _PROBLEMS = {
-    "400": "not valid JSON or form data",
+    "400": "not valid JSON or form data, or a header that cannot be read",
     "401": "no valid API key, where keys are set",
     "404": "unknown prototype or image_id",
     "413": "body or picture over the limit",
@@ -25,6 +25,22 @@ _PROBLEMS = {
     "503": "the queue is full or the service drains; retry after `Retry-After` seconds",
     "504": "the request took longer than the service allows",
 }
+
+
+_HEADERS = (
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "seconds after which the request is given up with 504; the server sets a limit",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    {
+        "name": "X-Request-Priority",
+        "in": "header",
+        "description": "who goes first when there is more work than rows",
+        "schema": {"type": "string", "enum": ["low", "normal", "high"]},
+    },
+)
 
 
 def body_of(model: type[RequestModel], *, files: bool) -> dict[str, Any]:
@@ -62,6 +78,8 @@ def describe(app: FastAPI) -> None:
                 for operation in path.values():
                     if "operation" in operation.get("tags", ()):
                         continue
+                    if "requestBody" in operation:
+                        operation["parameters"] = [*operation.get("parameters", ()), *_HEADERS]
                     for status, description in _PROBLEMS.items():
                         content = {"application/problem+json": {"schema": reference}}
                         operation["responses"][status] = {"description": description, "content": content}

@@ -22,7 +22,7 @@ def start(environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "service"],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "PATRONUS_TUNE_BATCH": "off", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
