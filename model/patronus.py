@@ -52,11 +52,26 @@ def to_x_0_hat(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, ki
     return alpha * x_t - sigma * prediction
 
 
+def take_step(
+    prediction: Tensor, x_t: Tensor, memory: Tensor, noise: Tensor, coefficients: Tensor, kind: Prediction
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The step's arithmetic after the network: `model.samplers.apply_step` in torch, from its prediction.
+
+    prediction, x_t, memory, noise: (B, ...); coefficients: (B, 8, 1, ...), as many axes as x_t and one more
+    -> x_next, memory_next, x_0_hat (clipped), each (B, ...).
+    """
+    alpha, sigma, clip, a, b, c, d, keep = coefficients.unbind(1)
+    x_0_hat = to_x_0_hat(prediction, x_t, alpha, sigma, kind)
+    x_0_hat = torch.minimum(torch.maximum(x_0_hat, -clip), clip)
+    x_next = a * x_t + b * x_0_hat + c * memory + d * noise
+    memory_next = torch.where(keep > 0.5, x_t, x_0_hat)
+    return x_next, memory_next, x_0_hat
+
+
 class DenoiseStep(nn.Module):
     """One step of any sampler, every row with its own timestep, condition and coefficients.
 
-    Coefficients are columns (alpha, sigma, clip, a, b, c, d, keep) as in `model.samplers`, whose
-    `apply_step` is the same arithmetic in NumPy.
+    Coefficients are columns (alpha, sigma, clip, a, b, c, d, keep) as in `model.samplers`.
     """
 
     def __init__(self, patronus: Patronus) -> None:
@@ -74,10 +89,6 @@ class DenoiseStep(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, memory, noise (B, C, H, W); timesteps (B,) int64; activations (B, m);
         coefficients (B, 8) -> x_next, memory_next, x_0_hat, (B, C, H, W) each."""
-        alpha, sigma, clip, a, b, c, d, keep = coefficients[:, :, None, None, None].unbind(1)
         prediction = self.patronus(x_t, timesteps, activations)
-        x_0_hat = to_x_0_hat(prediction, x_t, alpha, sigma, self.patronus.config.prediction)
-        x_0_hat = torch.minimum(torch.maximum(x_0_hat, -clip), clip)
-        x_next = a * x_t + b * x_0_hat + c * memory + d * noise
-        memory_next = torch.where(keep > 0.5, x_t, x_0_hat)
-        return x_next, memory_next, x_0_hat
+        kind = self.patronus.config.prediction
+        return take_step(prediction, x_t, memory, noise, coefficients[:, :, None, None, None], kind)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import PriorConfig
-from model.patronus import to_x_0_hat
+from model.patronus import take_step
 from model.schedule import NoiseSchedule
 from model.unet import TimeEmbedding
 
@@ -83,8 +83,7 @@ class ResidualLayer(nn.Module):
 class PriorStep(nn.Module):
     """One step of any sampler over z: `model.patronus.DenoiseStep` for vectors, without a condition.
 
-    Coefficients are columns (alpha, sigma, clip, a, b, c, d, keep) as in `model.samplers`, whose
-    `apply_step` is the same arithmetic in NumPy.
+    Coefficients are columns (alpha, sigma, clip, a, b, c, d, keep) as in `model.samplers`.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -96,10 +95,6 @@ class PriorStep(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, memory, noise (B, m) in z-space; timesteps (B,) int64; coefficients (B, 8)
         -> x_next, memory_next, x_0_hat, (B, m) each."""
-        alpha, sigma, clip, a, b, c, d, keep = coefficients[:, :, None].unbind(1)  # (B, 1) each
         prediction = self.prior(x_t, timesteps)
-        x_0_hat = to_x_0_hat(prediction, x_t, alpha, sigma, self.prior.config.prediction)
-        x_0_hat = torch.minimum(torch.maximum(x_0_hat, -clip), clip)
-        x_next = a * x_t + b * x_0_hat + c * memory + d * noise
-        memory_next = torch.where(keep > 0.5, x_t, x_0_hat)
-        return x_next, memory_next, x_0_hat
+        kind = self.prior.config.prediction
+        return take_step(prediction, x_t, memory, noise, coefficients[:, :, None], kind)

@@ -21,6 +21,7 @@ from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
 from training.ema import ExponentialMovingAverage
 from training.evaluation.weights import weights_digest
+from training.sampling import run_steps
 
 PRIOR = "prior.pt"
 
@@ -149,23 +150,8 @@ def sample_vectors(prior: Prior, table: SamplerTable, count: int, *, seed: int) 
     generator = torch.Generator().manual_seed(seed)
     z_T = torch.randn((count, prior.config.num_prototypes), generator=generator)
     batches = torch.split(z_T, SAMPLING_BATCH_SIZE)
-    parts = [run_prior_table(prior, table, batch, generator=generator) for batch in batches]
+    parts = [run_steps(PriorStep(prior), table, batch, generator=generator) for batch in batches]
     return torch.cat(parts).numpy()
-
-
-@torch.no_grad()
-def run_prior_table(prior: Prior, table: SamplerTable, z: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Take z (B, m) through all steps of `table`; `training.sampling.run_table` for vectors."""
-    step = PriorStep(prior)
-    memory = torch.zeros_like(z)
-    noise = torch.zeros_like(z)
-    for timestep, row in zip(table.timesteps.tolist(), table.coefficients, strict=True):
-        coefficients = torch.tensor(row, dtype=torch.float32).expand(len(z), -1)
-        if table.is_stochastic:
-            noise = torch.randn(z.shape, generator=generator)
-        timesteps = torch.full((len(z),), timestep, dtype=torch.int64)
-        z, memory, _ = step(z, timesteps, memory, noise, coefficients)
-    return z
 
 
 def save_prior(prior: Prior, run: Path, encoder: PrototypeEncoder) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -47,17 +46,12 @@ class Fidelity:
     two_sample_accuracy: float
 
 
-def compare(samples: Float32, reference: Float32, seed: int) -> dict[str, Any]:
-    """The figures of `Fidelity` of samples (n, m) against real vectors (n', m), as JSON values.
+def fidelity(samples: Float32, reference: Float32, seed: int) -> Fidelity:
+    """The figures of samples (n, m) against real vectors (n', m).
 
     All of them depend on n and n': compare figures of equally many vectors only. Trees tell best with
     equally many of both, so the larger set is cut. Raises PriorEvaluationError.
     """
-    return asdict(fidelity(samples, reference, seed))
-
-
-def fidelity(samples: Float32, reference: Float32, seed: int) -> Fidelity:
-    """See `compare`."""
     if samples.ndim != 2 or reference.ndim != 2 or samples.shape[1] != reference.shape[1]:
         raise PriorEvaluationError(f"samples {samples.shape} and reference {reference.shape} differ in width")
     count = min(len(samples), len(reference))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from model.patronus import DenoiseStep, Patronus
 from model.samplers import SamplerTable
+
+Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""(x, timesteps, memory, noise, coefficients) -> x_next, memory_next, x_0_hat."""
 
 
 @torch.no_grad()
@@ -22,9 +27,25 @@ def run_table(
 
     Raises ValueError where the table adds noise and no generator is given.
     """
+    step = DenoiseStep(patronus)
+
+    def conditional(x: Tensor, timesteps: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor, Tensor] = step(x, timesteps, activations, *rest)
+        return outputs
+
+    return run_steps(conditional, table, x, generator=generator)
+
+
+@torch.no_grad()
+def run_steps(
+    step: Step, table: SamplerTable, x: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Take x (B, ...) through all steps of `table` by one network's `step`; returns the final x.
+
+    Raises ValueError where the table adds noise and no generator is given.
+    """
     if table.is_stochastic and generator is None:
         raise ValueError("this sampler adds noise: pass a generator")
-    step = DenoiseStep(patronus)
     memory = torch.zeros_like(x)
     noise = torch.zeros_like(x)
     for timestep, row in zip(table.timesteps.tolist(), table.coefficients, strict=True):
@@ -32,5 +53,5 @@ def run_table(
         if table.is_stochastic:
             noise = torch.randn(x.shape, generator=generator).to(x.device)
         timesteps = torch.full((len(x),), timestep, dtype=torch.int64, device=x.device)
-        x, memory, _ = step(x, timesteps, activations, memory, noise, coefficients)
+        x, memory, _ = step(x, timesteps, memory, noise, coefficients)
     return x

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from model.config import ModelConfig
-from model.samplers import ALPHA, NUM_COEFFICIENTS
 from service.engine.runner import Runner, StepInputs
 
 log = logging.getLogger(__name__)
@@ -47,10 +45,11 @@ def measure_batch_limit(
     The runner is warm. Small sizes come first; where the budget ends before the largest, the device was
     busy long before.
     """
+    config = runner.config
     started_at = clock()
     seconds: dict[int, float] = {}
     for size in _sizes(runner):
-        inputs = _blank(runner.config, size)
+        inputs = StepInputs.blank(size, config.image.shape, config.num_prototypes)
         for _ in range(REPEATS):
             expected_s = seconds.get(size) or max(
                 (s * size / known for known, s in seconds.items()), default=0.0
@@ -99,11 +98,3 @@ def _sizes(runner: Runner) -> list[int]:
     while sizes[-1] < runner.max_batch:
         sizes.append(runner.bucket(sizes[-1] + 1))
     return sizes
-
-
-def _blank(config: ModelConfig, size: int) -> StepInputs:
-    x = np.zeros((size, *config.image.shape), np.float32)
-    coefficients = np.zeros((size, NUM_COEFFICIENTS), np.float32)
-    coefficients[:, ALPHA] = 1.0
-    activations = np.zeros((size, config.num_prototypes), np.float32)
-    return StepInputs(x, np.zeros(size, np.int64), activations, x, x, coefficients)

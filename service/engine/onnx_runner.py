@@ -11,7 +11,6 @@ import onnxruntime as ort
 
 from model.bundle import DENOISER, ENCODER, PRIOR, Bundle, BundleError, graph_signature
 from model.config import ModelConfig
-from model.samplers import ALPHA
 from service.engine.buckets import bucket_sizes
 from service.engine.errors import OutOfMemoryError
 from service.engine.runner import Float32, StepInputs, StepOutputs
@@ -69,16 +68,11 @@ class OnnxRunner:
     def warm_up(self) -> None:
         image, m = self._config.image.shape, self._config.num_prototypes
         for size in reversed(self._buckets):
-            x = np.zeros((size, *image), np.float32)
-            coefficients = np.zeros((size, 8), np.float32)
-            coefficients[:, ALPHA] = 1.0
-            self.encode(x)
-            self.denoise_step(
-                StepInputs(x, np.zeros(size, np.int64), np.zeros((size, m), np.float32), x, x, coefficients)
-            )
+            inputs = StepInputs.blank(size, image, m)
+            self.encode(inputs.x_t)
+            self.denoise_step(inputs)
             if self.has_prior:
-                z, nothing = np.zeros((size, m), np.float32), np.zeros((size, 0), np.float32)
-                self.prior_step(StepInputs(z, np.zeros(size, np.int64), nothing, z, z, coefficients))
+                self.prior_step(StepInputs.blank(size, (m,), 0))
 
     def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
         count = len(x_0)

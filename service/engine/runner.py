@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import ModelConfig
+from model.samplers import ALPHA, NUM_COEFFICIENTS
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -28,6 +29,15 @@ class StepInputs:
     memory: Float32
     noise: Float32
     coefficients: Float32
+
+    @classmethod
+    def blank(cls, size: int, sample_shape: tuple[int, ...], num_conditions: int) -> StepInputs:
+        """A step of `size` rows that computes nothing of interest: for warming up and measuring."""
+        x = np.zeros((size, *sample_shape), np.float32)
+        coefficients = np.zeros((size, NUM_COEFFICIENTS), np.float32)
+        coefficients[:, ALPHA] = 1.0
+        activations = np.zeros((size, num_conditions), np.float32)
+        return cls(x, np.zeros(size, np.int64), activations, x, x, coefficients)
 
     def __len__(self) -> int:
         return len(self.timesteps)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.bundle import WEIGHTS, Bundle, BundleError
 from model.config import ModelConfig
 from model.patronus import DenoiseStep, Patronus
-from model.samplers import ALPHA, NUM_COEFFICIENTS
+from model.samplers import NUM_COEFFICIENTS
 from service.engine.buckets import bucket_sizes
 from service.engine.errors import OutOfMemoryError
 from service.engine.onnx_runner import Device, DeviceError, open_prior
@@ -76,17 +76,13 @@ class TorchRunner:
         record: Record | None = CudaGraphs() if self._device.type == "cuda" else None
         m = self._config.num_prototypes
         for size in reversed(self._buckets):  # the largest first: smaller ones fit into its memory
-            x = np.zeros((size, *self._config.image.shape), np.float32)
-            coefficients = np.zeros((size, NUM_COEFFICIENTS), np.float32)
-            coefficients[:, ALPHA] = 1.0
-            self.encode(x)
+            inputs = StepInputs.blank(size, self._config.image.shape, m)
+            self.encode(inputs.x_t)
             if record is not None and not self._step(size).record(record):
                 record = None  # what failed for one size is not tried for the others
-            timesteps, s = np.zeros(size, np.int64), np.zeros((size, m), np.float32)
-            self.denoise_step(StepInputs(x, timesteps, s, x, x, coefficients))
+            self.denoise_step(inputs)
             if self._prior is not None:
-                z, nothing = np.zeros((size, m), np.float32), np.zeros((size, 0), np.float32)
-                self._prior(StepInputs(z, timesteps, nothing, z, z, coefficients))
+                self._prior(StepInputs.blank(size, (m,), 0))
 
     def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
         count = len(x_0)

@@ -9,7 +9,7 @@ import torch
 
 from model.config import EncoderConfig, PriorConfig
 from model.encoder import PrototypeEncoder
-from model.prior import Prior
+from model.prior import Prior, PriorStep
 from model.samplers import apply_step, ddpm, dpmpp_2m
 from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
@@ -20,11 +20,11 @@ from training.prior import (
     hold_out,
     load_prior,
     prior_table,
-    run_prior_table,
     sample_activations,
     save_prior,
     train_prior,
 )
+from training.sampling import run_steps
 
 CONFIG = PriorConfig(num_prototypes=2, width=48, num_layers=2, sampling_steps=20)
 
@@ -116,7 +116,7 @@ def test_the_loop_is_the_table_row_by_row() -> None:
         coefficients = np.tile(row.astype(np.float32), (3, 1))
         x_0_hat = coefficients[:, :1] * x - coefficients[:, 1:2] * raw  # from v
         x, memory, _ = apply_step(x_0_hat, x, memory, np.zeros_like(x), coefficients)
-    found = run_prior_table(prior, table, start, generator=torch.Generator())
+    found = run_steps(PriorStep(prior), table, start, generator=torch.Generator())
     np.testing.assert_allclose(found.numpy(), x, rtol=1e-4, atol=1e-4)
 
 

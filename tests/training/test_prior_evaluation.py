@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +10,18 @@ import pytest
 import torch
 
 from model.config import PriorConfig, ScheduleConfig
-from model.prior import Prior
+from model.prior import Prior, PriorStep
 from model.samplers import A, B, D, ddim
 from model.schedule import NoiseSchedule
-from training.prior import run_prior_table
 from training.prior_evaluation import (
     PriorEvaluationError,
-    compare,
     correlation,
     eps_loss,
+    fidelity,
     fresh_noise,
     novelty,
 )
+from training.sampling import run_steps
 
 Float32 = npt.NDArray[np.float32]
 
@@ -33,7 +34,7 @@ def correlated(count: int, seed: int) -> Float32:
 
 
 def test_two_sets_of_one_distribution_are_hardly_told_apart() -> None:
-    figures = compare(correlated(1500, 0), correlated(1500, 1), 0)
+    figures = asdict(fidelity(correlated(1500, 0), correlated(1500, 1), 0))
     assert abs(figures["two_sample_accuracy"] - 0.5) < 0.05
     assert figures["ks_max"] < 0.07
     assert figures["correlation_mean"] < 0.06
@@ -43,7 +44,7 @@ def test_two_sets_of_one_distribution_are_hardly_told_apart() -> None:
 def test_right_marginals_with_wrong_correlations_are_found_by_all_but_the_marginals() -> None:
     shuffled = correlated(1500, 0)
     shuffled[:, 1] = np.random.default_rng(5).permutation(shuffled[:, 1])
-    figures = compare(shuffled, correlated(1500, 1), 0)
+    figures = asdict(fidelity(shuffled, correlated(1500, 1), 0))
     assert figures["ks_max"] < 0.07
     assert figures["correlation_mean"] == pytest.approx(0.3, abs=0.05)  # .9 in one of three pairs
     assert figures["correlation_frobenius"] == pytest.approx(0.9 * math.sqrt(2), abs=0.1)
@@ -53,7 +54,7 @@ def test_right_marginals_with_wrong_correlations_are_found_by_all_but_the_margin
 def test_a_shifted_entry_is_found_by_its_marginal() -> None:
     shifted = correlated(600, 0)
     shifted[:, 2] += 1.0
-    figures = compare(shifted, correlated(600, 1), 0)
+    figures = asdict(fidelity(shifted, correlated(600, 1), 0))
     assert figures["ks_max"] == pytest.approx(0.38, abs=0.06)  # Φ(1/2) - Φ(-1/2)
     assert figures["correlation_mean"] < 0.1
 
@@ -76,7 +77,7 @@ def test_a_constant_entry_correlates_with_nothing() -> None:
 )
 def test_sets_that_cannot_be_compared_are_refused(samples: Float32, message: str) -> None:
     with pytest.raises(PriorEvaluationError, match=message):
-        compare(samples, correlated(50, 0), 0)
+        fidelity(samples, correlated(50, 0), 0)
 
 
 def test_the_fresh_noise_table_forgets_x_t_and_the_ddim_table_does_not() -> None:
@@ -105,7 +106,7 @@ def test_fresh_noise_loses_a_third_of_the_spread_even_with_a_perfect_network() -
 
     def spread(table_name: str) -> float:
         table = ddim(schedule, 20) if table_name == "ddim" else fresh_noise(schedule, 20)
-        drawn = run_prior_table(prior, table, z_T, generator=torch.Generator().manual_seed(1))
+        drawn = run_steps(PriorStep(prior), table, z_T, generator=torch.Generator().manual_seed(1))
         return float(drawn.std())
 
     assert spread("ddim") == pytest.approx(1.0, abs=0.1)
