@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import uvicorn
 
 from model.bundle import BundleError
-from service.app import create_app
+from service.app import RunnerFactory, create_app, open_runner
 from service.engine.onnx_runner import DeviceError
 from service.logs import set_up_logs
+from service.server import Server
 from service.settings import Settings, SettingsError
 
 
-def main() -> int:
+def main(make_runner: RunnerFactory = open_runner) -> int:
     """Serve until stopped; 2 for a setting, bundle or device that cannot be served."""
     try:
         settings = Settings.from_environment()
         set_up_logs(settings.log_level, settings.log_format)
-        app = create_app(settings)
+        app = create_app(settings, make_runner)
     except (SettingsError, BundleError, DeviceError) as error:
         print(f"patronus: {error}", file=sys.stderr)
         return 2
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         log_config=None,  # its loggers write through ours
         access_log=False,  # ours has an access log of its own
-        timeout_graceful_shutdown=int(settings.drain_timeout_s) + 1,
         server_header=False,
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config, app.state.drain, drain_timeout_s=settings.drain_timeout_s).run()
     return 0
 
 

@@ -19,6 +19,7 @@ from service.budget import Budget
 from service.cache.cache import Cache, Store
 from service.cache.memory_store import MemoryStore
 from service.cache.redis_store import RedisStore
+from service.drain import Drain
 from service.engine.async_engine import AsyncEngine
 from service.engine.batch_limit import BatchLimits, batch_limit
 from service.engine.engine_core import EngineCore
@@ -29,6 +30,7 @@ from service.middleware.access_log import AccessLog
 from service.middleware.api_keys import ApiKeys
 from service.middleware.body_limit import BodyLimit
 from service.middleware.client_limits import ClientLimits
+from service.middleware.drain_gate import DrainGate
 from service.middleware.last_resort import LastResort
 from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
@@ -76,7 +78,10 @@ def open_store(settings: Settings) -> Store:
 
 
 def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
-    """The application over one bundle. Raises BundleError, DeviceError or SettingsError."""
+    """The application over one bundle; its `state.drain` is what ends its taking requests.
+
+    Raises BundleError, DeviceError or SettingsError.
+    """
     bundle = Bundle.load(settings.bundle)
     metrics = Metrics()
     runner = make_runner(bundle, settings)
@@ -117,25 +122,27 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
         description="Encode, generate, edit and explain images with learned visual prototypes.",
         lifespan=lifespan,
     )
-    _add_middleware(app, settings, metrics)
+    app.state.drain = drain = Drain()
+    _add_middleware(app, settings, metrics, drain)
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
     app.include_router(visualize_router(context))
     app.include_router(prototypes_router(context))
-    app.include_router(health_router(context, engine, _version(bundle, runner)))
+    app.include_router(health_router(context, engine, drain, _version(bundle, runner)))
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     describe(app)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: Drain) -> None:
     """From the inside out: each wraps those above it."""
     limiter = None if settings.rate is None else RateLimiter(settings.rate)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     budget = Budget(max_row_steps=settings.max_row_steps_per_key)
     app.add_middleware(ClientLimits, limiter=limiter, budget=budget, refused=metrics.request_refused)
     app.add_middleware(ApiKeys, keys=settings.api_keys, refused=metrics.request_refused)
+    app.add_middleware(DrainGate, drain=drain, refused=metrics.request_refused)
     app.add_middleware(LastResort)
     if settings.cors_origins:
         app.add_middleware(

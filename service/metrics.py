@@ -45,7 +45,7 @@ class Metrics:
         )
         self._refused = Counter(
             "patronus_requests_refused",
-            "Requests that reached no endpoint: without a valid key, or over the client's rate.",
+            "Requests that reached no endpoint: without a valid key, over the client's rate, while draining.",
             ["reason"],
             registry=registry,
         )
@@ -137,7 +137,7 @@ class Metrics:
         self._latency.labels(endpoint).observe(seconds)
 
     def request_refused(self, reason: str) -> None:
-        """A request that reached no endpoint, for its `key` or its `rate`."""
+        """A request that reached no endpoint, for its `key` or its `rate`, or because we are `draining`."""
         self._refused.labels(reason).inc()
 
     def exposition(self) -> bytes:

@@ -7,8 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,13 +15,10 @@ from typing import Any, TypeVar
 from service.engine.engine_core import EngineCore
 from service.engine.errors import EngineHangsError, EngineStoppedError, QueueFullError
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
-from service.engine.progress import Mailbox, Progress
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-OnProgress = Callable[[Progress], Awaitable[None]]
 
 IDLE_HEARTBEAT_S = 0.5
 HANGS_AFTER_S, HANGS_AFTER_STEPS = 5.0, 100.0
@@ -109,28 +105,9 @@ class AsyncEngine:
         """A job deadline that many seconds from now."""
         return self._clock() + seconds
 
-    async def denoise(self, job: DenoiseJob, on_progress: OnProgress | None = None) -> DenoiseResult:
-        """Run a job to its end. Raises EngineError.
-
-        `on_progress` is awaited with the job's progress, every `job.preview_every` steps as far as it keeps
-        up: steps that are done while it is busy are left out, but never the last one that there was. What
-        it raises cancels the job.
-        """
-        if on_progress is None:
-            return await self._submit(job, self._core.submit_denoise)
-        mailbox = Mailbox(len(job.table))
-        followed = replace(job, on_step=mailbox.put)
-        working = asyncio.ensure_future(self._submit(followed, self._core.submit_denoise))
-        reading = asyncio.ensure_future(_follow(mailbox, on_progress))
-        try:
-            await asyncio.wait({working, reading}, return_when=asyncio.FIRST_COMPLETED)
-            mailbox.close()
-            await reading
-            return await working
-        finally:
-            for task in (working, reading):
-                task.cancel()
-            await asyncio.gather(working, reading, return_exceptions=True)
+    async def denoise(self, job: DenoiseJob) -> DenoiseResult:
+        """Run a job to its end. Raises EngineError."""
+        return await self._submit(job, self._core.submit_denoise)
 
     async def encode(self, job: EncodeJob) -> EncodeResult:
         """Encode images. Raises EngineError."""
@@ -246,11 +223,6 @@ class AsyncEngine:
 
 
 _J = TypeVar("_J", DenoiseJob, EncodeJob)
-
-
-async def _follow(mailbox: Mailbox, on_progress: OnProgress) -> None:
-    async for progress in mailbox.read():
-        await on_progress(progress)
 
 
 def _nothing() -> None:

@@ -158,9 +158,11 @@ class EngineCore:
         self._encodings.clear()
 
     def _drop_resolved(self) -> None:
+        """After jobs were resolved outside a tick: nobody may come to tick what is left."""
         self._encodings = deque(item for item in self._encodings if not item.ticket.is_resolved)
         for lane in self._lanes.values():
             lane.drop_resolved()
+        self._report_occupancy()
 
     def _unfinished(self) -> list[Denoising | _Encoding]:
         denoisings = [item for lane in self._lanes.values() for item in lane.unfinished]

@@ -46,8 +46,8 @@ class DenoiseJob:
     noise_seeds: n integers from which each
     sample's fresh noise is drawn; deadline: in the engine's clock, seconds. `is_continuation` marks a
     later part of a request whose first part was taken: it is not refused when the queue is full.
-    `on_step` is called from the engine's thread, which it must not hold up, with every `preview_every`-th
-    step and the last one of each sample; its x_0_hat is a copy.
+    `on_step` is called from the engine's thread, which it must not hold up, after each step of each
+    sample; its x_0_hat is a copy.
     """
 
     x: Float32
@@ -59,7 +59,6 @@ class DenoiseJob:
     network: Network = Network.DENOISER
     priority: Priority = Priority.NORMAL
     on_step: OnStep | None = None
-    preview_every: int = 1
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
@@ -68,8 +67,6 @@ class DenoiseJob:
                 f"a job needs samples and steps: {len(self.x)} starts, {len(self.activations)} activations, "
                 f"{len(self.noise_seeds)} seeds, {len(self.table)} steps"
             )
-        if self.preview_every < 1:
-            raise ValueError(f"preview_every must be at least 1, not {self.preview_every}")
 
     def __len__(self) -> int:
         return len(self.x)

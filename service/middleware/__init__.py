@@ -1,6 +1,7 @@
 """What holds for every request. Pure ASGI, so that a client's leaving still reaches the handler.
 
-From the outside in: RequestId, AccessLog, CORS where it is set, LastResort, ApiKeys, ClientLimits, BodyLimit.
+From the outside in: RequestId, AccessLog, CORS where it is set, LastResort, DrainGate, ApiKeys,
+ClientLimits, BodyLimit.
 """
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})

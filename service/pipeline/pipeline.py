@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
-from service.engine.jobs import DenoiseJob, EncodeJob, Network, Priority, Timing
+from service.engine.jobs import DenoiseJob, EncodeJob, Network, OnStep, Priority, Timing
 from service.images import image_id
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
@@ -40,6 +41,7 @@ from service.pipeline.edits import (
 )
 from service.pipeline.errors import PipelineError, UnknownImageError
 from service.pipeline.measured import REMEDY, reference_images, statistics_of
+from service.pipeline.progress import Followers, ProgressFeed, Stage
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 
 Float32 = npt.NDArray[np.float32]
@@ -141,7 +143,8 @@ class GenerateRequest:
 class Pipeline:
     """The use cases over one bundle. Every call may raise PipelineError or EngineError.
 
-    `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError.
+    `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError. `feed` is
+    told of every step, for those who want to follow.
     """
 
     def __init__(self, bundle: Bundle, engine: AsyncEngine, cache: Cache) -> None:
@@ -151,6 +154,7 @@ class Pipeline:
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._encodings: SingleFlight[bytes] = SingleFlight()
         self._inversions: SingleFlight[bytes] = SingleFlight()
+        self._inversion_followers: WeakValueDictionary[str, Followers] = WeakValueDictionary()
 
     def deadline_in(self, seconds: float) -> float:
         return self._engine.deadline_in(seconds)
@@ -201,7 +205,9 @@ class Pipeline:
             self._cache.lying("image")
         raise UnknownImageError(f"image_id {name[:64]} is not kept here: send the image again")
 
-    async def generate(self, request: GenerateRequest, deadline: float) -> Generation:
+    async def generate(
+        self, request: GenerateRequest, deadline: float, feed: ProgressFeed | None = None
+    ) -> Generation:
         """Sample images under activations that are given, read from an image, or resampled."""
         self._check_generate(request)
         seeds = sample_seeds(request.seed, request.num_images)
@@ -210,7 +216,7 @@ class Pipeline:
         asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
         if request.inverted:
             assert source is not None  # checked above
-            x_T = await self._inverted(source, request.steps)
+            x_T = await self._inverted(source, request.steps, _listener(feed, Stage.INVERT, request.steps))
             x = np.repeat(x_T[None], request.num_images, axis=0)
         else:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
@@ -218,7 +224,13 @@ class Pipeline:
         table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
         is_continuation = request.inverted or origin == "prior"
         pixels, timing = await self._denoise(
-            table, x, asked, seeds, deadline, is_continuation=is_continuation
+            table,
+            x,
+            asked,
+            seeds,
+            deadline,
+            is_continuation=is_continuation,
+            on_step=_listener(feed, Stage.GENERATE, request.steps),
         )
         achieved = await self._activations(pixels)
         images = [GeneratedImage(*parts) for parts in zip(pixels, seeds, asked, achieved, strict=True)]
@@ -233,25 +245,41 @@ class Pipeline:
         steps: int,
         rounds: int,
         deadline: float,
+        feed: ProgressFeed | None = None,
     ) -> EditedImage:
         """Invert an image under its own s, then regenerate it with s edited, and with s as it was.
 
-        The edited one is generated up to `rounds` times, each correcting the last (`EditLoop`).
+        The edited one is generated up to `rounds` times, each correcting the last (`EditLoop`). For `feed`,
+        image 0 is the edited one, 1 the reconstruction.
         """
         self._check_steps(steps)
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
-        x_T = await self._inverted(source, steps)
+        x_T = await self._inverted(source, steps, _listener(feed, Stage.INVERT, steps))
         table = ddim(self._schedule, steps)
         starts, activations = np.stack([x_T, x_T]), np.stack([asked, source.activations])
-        both, timing = await self._denoise(table, starts, activations, (0, 0), deadline, is_continuation=True)
+        both, timing = await self._denoise(
+            table,
+            starts,
+            activations,
+            (0, 0),
+            deadline,
+            is_continuation=True,
+            on_step=_listener(feed, Stage.GENERATE, steps),
+        )
         achieved, reconstructed = await self._activations(both)
         loop = EditLoop(source.activations, asked)
         tries = [(both[0], loop.driven, achieved)]
         while loop.observe(tries[-1][2]) and len(tries) < rounds:
             driven = loop.driven
             again, more = await self._denoise(
-                table, x_T[None], driven[None], (0,), deadline, is_continuation=True
+                table,
+                x_T[None],
+                driven[None],
+                (0,),
+                deadline,
+                is_continuation=True,
+                on_step=_listener(feed, Stage.CORRECT, steps),
             )
             timing += more
             tries.append((again[0], driven, (await self._activations(again))[0]))
@@ -277,6 +305,7 @@ class Pipeline:
         steps: int,
         deadline: float,
         is_continuation: bool = False,
+        feed: ProgressFeed | None = None,
     ) -> Visualization:
         """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
 
@@ -293,11 +322,22 @@ class Pipeline:
         asked = np.stack([known.activations for known in encodings])
         asked[:, j] = target
         x_T = np.stack(
-            await _together([self._inverted(known, steps, is_continuation) for known in encodings])
+            await _together(
+                [
+                    self._inverted(known, steps, _listener(feed, Stage.INVERT, steps, i, j), is_continuation)
+                    for i, known in enumerate(encodings)
+                ]
+            )
         )
         table = ddim(self._schedule, steps)
         pixels, _ = await self._denoise(
-            table, x_T, asked, (0,) * len(sources), deadline, is_continuation=True
+            table,
+            x_T,
+            asked,
+            (0,) * len(sources),
+            deadline,
+            is_continuation=True,
+            on_step=_listener(feed, Stage.GENERATE, steps, prototype=j),
         )
         results = await self.encode(list(pixels), is_continuation=True)
         best = int(np.argmax([known.activations[j] for known in results]))
@@ -396,7 +436,9 @@ class Pipeline:
         statistics = statistics_of(self.bundle, "the latent prior")
         return statistics.from_scores(result.x), result.timing
 
-    async def _inverted(self, source: Encoding, steps: int, is_continuation: bool = False) -> Float32:
+    async def _inverted(
+        self, source: Encoding, steps: int, on_step: OnStep | None, is_continuation: bool = False
+    ) -> Float32:
         """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""
         key = f"ddim-{steps}:{source.image_id}"
         num_bytes = source.pixels.size * 4
@@ -405,16 +447,28 @@ class Pipeline:
             self._cache.lying("invert")
             value = None
         if value is None:
-            value = await self._inversions.run(
-                key, lambda: self._invert_and_keep(source, steps, key, is_continuation)
-            )
+            followers = self._inversion_followers.setdefault(key, Followers())
+            with followers.joined_by(on_step):
+                value = await self._inversions.run(
+                    key, lambda: self._invert_and_keep(source, steps, key, followers, is_continuation)
+                )
         return np.frombuffer(value, np.float32).reshape(source.pixels.shape)
 
-    async def _invert_and_keep(self, source: Encoding, steps: int, key: str, is_continuation: bool) -> bytes:
+    async def _invert_and_keep(
+        self, source: Encoding, steps: int, key: str, followers: Followers, is_continuation: bool
+    ) -> bytes:
         x, s = to_x_0(source.pixels)[None], source.activations[None]
         # No deadline: several requests may wait for it, each with its own; it ends when none does.
         table = ddim_inversion(self._schedule, steps)
-        job = DenoiseJob(x, s, table, (0,), is_continuation=is_continuation, priority=request_priority.get())
+        job = DenoiseJob(
+            x,
+            s,
+            table,
+            (0,),
+            is_continuation=is_continuation,
+            priority=request_priority.get(),
+            on_step=followers.tell,
+        )
         value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value
@@ -428,6 +482,7 @@ class Pipeline:
         deadline: float,
         *,
         is_continuation: bool,
+        on_step: OnStep | None,
     ) -> tuple[Pixels, Timing]:
         noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
         job = DenoiseJob(
@@ -438,6 +493,7 @@ class Pipeline:
             deadline,
             is_continuation,
             priority=request_priority.get(),
+            on_step=on_step,
         )
         result = await self._engine.denoise(job)
         return from_x_0(result.x), result.timing
@@ -466,6 +522,12 @@ class Pipeline:
         numbers = np.frombuffer(value, np.float32)
         maps = numbers[m:].reshape(m, *self.bundle.config.grid_shape)
         return Encoding(pixels, name, numbers[:m], maps, cached)
+
+
+def _listener(
+    feed: ProgressFeed | None, stage: Stage, steps: int, image: int = 0, prototype: int | None = None
+) -> OnStep | None:
+    return None if feed is None else feed.listener(stage, steps, first_image=image, prototype=prototype)
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

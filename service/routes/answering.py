@@ -20,7 +20,7 @@ from starlette.responses import Response
 from service.engine.jobs import Priority
 from service.metrics import Metrics
 from service.pipeline.pipeline import Pipeline, request_priority
-from service.problems import ProblemError, finished_reason, problem_from, status_of
+from service.problems import ProblemError, finished_reason, problem, problem_from, status_of
 from service.routes.schemas import ModelInfo, Timings
 from service.settings import Settings
 
@@ -70,6 +70,8 @@ async def answer(
     except HTTPException:
         reason = "rejected"
         raise
+    except asyncio.CancelledError:  # only the server does that, to those that run when it goes
+        return problem(503, "the service shut down before the request was done: send it again")
     except Exception as error:
         status = status_of(error)
         reason = finished_reason(status, error)
@@ -141,8 +143,15 @@ def png_response(data: bytes) -> Response:
 
 def wants_png(request: Request) -> bool:
     """Whether the client asked for the picture itself."""
-    accepted = [part.partition(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
-    return "image/png" in accepted and "application/json" not in accepted
+    return accepts(request, "image/png") and not (
+        accepts(request, "application/json") or accepts(request, "text/event-stream")
+    )
+
+
+def accepts(request: Request, media_type: str) -> bool:
+    """Whether the client names that type in its Accept header; wildcards do not."""
+    parts = request.headers.get("accept", "").split(",")
+    return media_type in [part.partition(";")[0].strip().lower() for part in parts]
 
 
 def numbers(values: np.ndarray) -> list[Any]:

@@ -17,7 +17,6 @@ from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
-    answer,
     json_response,
     numbers,
     png_response,
@@ -25,7 +24,8 @@ from service.routes.answering import (
     wants_png,
 )
 from service.routes.bodies import check_limits, read_body, read_source
-from service.routes.openapi import PNG_OR_JSON, body_of
+from service.routes.event_stream import Follower, answer_or_stream, feed_of
+from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
 from service.routes.schemas import (
     ClampingModel,
     EditActivations,
@@ -45,15 +45,16 @@ def generate_router(context: Context) -> APIRouter:
     @router.post(
         "/generate",
         response_model=GenerateResponse,
-        responses=PNG_OR_JSON,
+        responses=PNG_OR_EVENTS_OR_JSON,
         openapi_extra=body_of(GenerateRequestModel, files=True),
     )
     async def generate(request: Request) -> Response:
         """Sample images: under an image's activations, given ones, or resampled ones, with edits."""
 
-        async def work(deadline: float) -> Response:
+        async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, GenerateRequestModel, max_files=1)
+            feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps, num_images=body.num_images)
             request.state.row_steps.take(body.steps * (body.num_images + (body.x_T == "inverted")))
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
@@ -74,6 +75,7 @@ def generate_router(context: Context) -> APIRouter:
                     inverted=body.x_T == "inverted",
                 ),
                 deadline,
+                feed,
             )
             pictures = [image.pixels for image in generation.images]
             if wants_png(request):
@@ -81,20 +83,21 @@ def generate_router(context: Context) -> APIRouter:
             files_out = await asyncio.to_thread(lambda: [encode_png(picture) for picture in pictures])
             return json_response(_generate_response(context, generation, files_out, started))
 
-        return await answer(context, request, "generate", work)
+        return await answer_or_stream(context, request, "generate", work)
 
     @router.post(
         "/edit",
         response_model=EditResponse,
-        responses=PNG_OR_JSON,
+        responses=PNG_OR_EVENTS_OR_JSON,
         openapi_extra=body_of(EditRequest, files=True),
     )
     async def edit(request: Request) -> Response:
         """Change prototypes in a given image and keep the rest: invert it, then regenerate with s edited."""
 
-        async def work(deadline: float) -> Response:
+        async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, EditRequest, max_files=1)
+            feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
             request.state.row_steps.take(body.steps * (body.rounds + 2))  # inversion, reconstruction, rounds
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
@@ -107,6 +110,7 @@ def generate_router(context: Context) -> APIRouter:
                 steps=body.steps,
                 rounds=body.rounds,
                 deadline=deadline,
+                feed=feed,
             )
             await pipeline.remember([pixels])
             if wants_png(request):
@@ -116,7 +120,7 @@ def generate_router(context: Context) -> APIRouter:
             )
             return json_response(_edit_response(context, edited, files_out, started))
 
-        return await answer(context, request, "edit", work)
+        return await answer_or_stream(context, request, "edit", work)
 
     return router
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from service.drain import Drain
 from service.engine.async_engine import AsyncEngine, EngineState
 from service.problems import RETRY_AFTER_S
 from service.routes.answering import Context
 
 
-def health_router(context: Context, engine: AsyncEngine, version: dict[str, object]) -> APIRouter:
+def health_router(
+    context: Context, engine: AsyncEngine, drain: Drain, version: dict[str, object]
+) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/healthz")
@@ -26,7 +29,7 @@ def health_router(context: Context, engine: AsyncEngine, version: dict[str, obje
     @router.get("/readyz")
     async def readyz() -> Response:
         """Readiness: 503, with the reason, while requests cannot be served."""
-        reason = engine.hang
+        reason = "the service is shutting down" if drain.has_started else engine.hang
         if reason is None and engine.state is not EngineState.READY:
             reason = f"the engine is {engine.state}"
         return _status(reason, engine)

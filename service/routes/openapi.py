@@ -8,11 +8,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from service.routes.schemas import REQUEST_MODELS, ProblemModel, RequestModel
+from service.routes.schemas import REQUEST_MODELS, ProblemModel, ProgressEvent, RequestModel
 
 _REFERENCE = "#/components/schemas/{model}"
 PNG_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or with `Accept: image/png` the picture", "content": {"image/png": {}}}
+}
+PNG_OR_EVENTS_OR_JSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "JSON; with `Accept: image/png` the picture; with `Accept: text/event-stream` events: "
+        "`progress` (a ProgressEvent) again and again, then `result` (the JSON) or `error` (a ProblemModel)",
+        "content": {"image/png": {}, "text/event-stream": {"schema": {"type": "string"}}},
+    }
 }
 _PROBLEMS = {
     "400": "not valid JSON or form data, or a header that cannot be read",
@@ -69,7 +76,8 @@ def describe(app: FastAPI) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
-            models = [(model, "validation") for model in (*REQUEST_MODELS, ProblemModel)]
+            described = (*REQUEST_MODELS, ProblemModel, ProgressEvent)
+            models = [(model, "validation") for model in described]
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])

@@ -32,6 +32,16 @@ Seed = Annotated[
 Steps = Annotated[int, Field(ge=1, le=100_000, description="denoise steps; the server sets a limit")]
 
 
+PreviewEvery = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=100_000,
+        description="for streamed answers: the least steps between two pictures of x_0_hat, 0 for none",
+    ),
+]
+
+
 class RequestModel(BaseModel):
     """A request body: every field is known, of the right type and finite, or the request is refused."""
 
@@ -84,6 +94,7 @@ class GenerateRequestModel(SourceModel):
         Literal["random", "inverted"],
         Field(description="inverted: the given image's own x_T, by DDIM inversion"),
     ] = "random"
+    preview_every: PreviewEvery = 0
 
 
 class EditRequest(SourceModel):
@@ -93,6 +104,7 @@ class EditRequest(SourceModel):
     extrapolate: bool = False
     steps: Steps = 20
     rounds: Annotated[int, Field(ge=1, le=8)] = 4
+    preview_every: PreviewEvery = 0
 
 
 class VisualizeRequest(RequestModel):
@@ -111,6 +123,7 @@ class VisualizeRequest(RequestModel):
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
+    preview_every: PreviewEvery = 0
 
 
 class ModelInfo(BaseModel):
@@ -256,6 +269,22 @@ class PrototypeResponse(BaseModel):
     model: ModelInfo
     prototype: PrototypeModel
     exemplar_image: str | None
+
+
+class ProgressEvent(BaseModel):
+    """The data of a `progress` event: `step` of `steps` of a stage are done for one image of the request.
+
+    stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit); image:
+    index, for /edit 0 the edited and 1 the reconstruction; prototype: of /visualize; preview: x_0_hat, as PNG
+    in base64. Who reads slowly misses some, never the last of an image.
+    """
+
+    stage: Literal["invert", "generate", "correct"]
+    image: int
+    step: int
+    steps: int
+    prototype: int | None = None
+    preview: str | None = None
 
 
 class ProblemModel(BaseModel):

@@ -12,9 +12,10 @@ from service.images import encode_png, grid_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.pipeline import Visualization
 from service.problems import ProblemError
-from service.routes.answering import Context, answer, json_response, png_response, wants_png
+from service.routes.answering import Context, json_response, png_response, wants_png
 from service.routes.bodies import check_limits, read_body, read_images
-from service.routes.openapi import PNG_OR_JSON, body_of
+from service.routes.event_stream import Follower, answer_or_stream, feed_of
+from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
 from service.routes.schemas import VisualizedPrototype, VisualizeRequest, VisualizeResponse
 
 DEFAULT_NUM_SAMPLES = 20
@@ -28,14 +29,15 @@ def visualize_router(context: Context) -> APIRouter:
     @router.post(
         "/visualize",
         response_model=VisualizeResponse,
-        responses=PNG_OR_JSON,
+        responses=PNG_OR_EVENTS_OR_JSON,
         openapi_extra=body_of(VisualizeRequest, files=True),
     )
     async def visualize(request: Request) -> Response:
         """What prototypes stand for: each enhanced in several images, and the clearest result."""
 
-        async def work(deadline: float) -> Response:
+        async def work(deadline: float, follower: Follower | None) -> Response:
             body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
+            feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
             indices = [prototype_index(pipeline.bundle, prototype) for prototype in body.prototypes]
             repeated = sorted({j for j in indices if indices.count(j) > 1})
@@ -56,6 +58,7 @@ def visualize_router(context: Context) -> APIRouter:
                         steps=body.steps,
                         deadline=deadline,
                         is_continuation=bool(found),
+                        feed=feed,
                     )
                 )
             if wants_png(request):
@@ -65,7 +68,7 @@ def visualize_router(context: Context) -> APIRouter:
             described = await asyncio.to_thread(lambda: [_described(context, item) for item in found])
             return json_response(VisualizeResponse(model=context.model, prototypes=described))
 
-        return await answer(context, request, "visualize", work)
+        return await answer_or_stream(context, request, "visualize", work)
 
     return router
 

@@ -32,7 +32,6 @@ def job(
     deadline: float = math.inf,
     priority: Priority = Priority.NORMAL,
     on_step: OnStep | None = None,
-    preview_every: int = 1,
 ) -> DenoiseJob:
     """`count` samples drawn by `seed`, through `steps` DDIM steps or the table given."""
     rng = np.random.default_rng(seed)
@@ -45,7 +44,6 @@ def job(
         deadline,
         priority=priority,
         on_step=on_step,
-        preview_every=preview_every,
     )
 
 

@@ -370,6 +370,15 @@ def test_occupancy_tells_jobs_that_run_jobs_that_wait_and_rows() -> None:
     assert bench.counts.finished == 3
 
 
+def test_occupancy_is_told_when_the_last_job_is_cancelled_and_no_tick_follows() -> None:
+    bench = Bench(max_batch=3)
+    claim = bench.submit(make_job(1, ddim(SCHEDULE, 3), count=2))
+    bench.tick()
+    assert bench.counts.last_occupancy == (1, 0, 2)
+    bench.core.cancel(claim.ticket)
+    assert bench.counts.last_occupancy == (0, 0, 0)
+
+
 def test_timing_counts_from_submission_over_the_first_row_to_the_last_step() -> None:
     bench = Bench(max_batch=1)
     bench.submit(make_job(1, ddim(SCHEDULE, 2)))

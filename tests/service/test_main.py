@@ -91,6 +91,43 @@ def test_sigterm_lets_running_requests_finish() -> None:
         process.communicate()
 
 
+def test_while_it_drains_new_requests_are_refused_and_the_overdue_one_is_answered() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = start(
+        {"PATRONUS_PORT": str(port), "PATRONUS_DRAIN_TIMEOUT_S": "2", "PATRONUS_REQUEST_TIMEOUT_S": "3600"}
+    )
+    try:
+        wait_until_ready(process, url)
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            body = {"num_images": 32, "steps": 500}  # far more than two seconds
+            answers.append(httpx.post(f"{url}/generate", json=body, timeout=120))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 60
+        while "patronus_num_requests_running 1.0" not in httpx.get(f"{url}/metrics").text:
+            assert time.monotonic() < deadline, "the request never reached the batch"
+        process.send_signal(signal.SIGTERM)
+        while (ready := httpx.get(f"{url}/readyz")).status_code == 200:
+            assert time.monotonic() < deadline, "it never began to drain"
+        assert ready.json()["reason"] == "the service is shutting down"
+        refused = httpx.post(f"{url}/generate", json={"steps": 1})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"].isdecimal()
+        asking.join(120)
+        (overdue,) = answers
+        assert overdue.status_code == 503
+        assert overdue.headers["content-type"] == "application/problem+json"
+        assert overdue.headers["retry-after"].isdecimal()
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_every_line_of_the_log_is_json_and_tells_no_secret() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
