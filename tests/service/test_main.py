@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.service.redis_process import Server
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -126,6 +128,24 @@ def test_while_it_drains_new_requests_are_refused_and_the_overdue_one_is_answere
     finally:
         process.kill()
         process.communicate()
+
+
+def test_two_processes_share_what_one_of_them_encoded(server: Server) -> None:
+    picture = (ROOT / "docs" / "example.png").read_bytes()
+    cached = []
+    for _ in range(2):  # the second starts when the first is gone
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        patient = {"PATRONUS_CACHE_URL": server.url, "PATRONUS_CACHE_TIMEOUT_MS": "5000"}
+        process = start({"PATRONUS_PORT": str(port), **patient})
+        try:
+            wait_until_ready(process, url)
+            answer = httpx.post(f"{url}/encode", files={"image": picture}, timeout=60)
+            cached.append(answer.json()["images"][0]["cached"])
+        finally:
+            process.kill()
+            process.communicate()
+    assert cached == [False, True]
 
 
 def test_every_line_of_the_log_is_json_and_tells_no_secret() -> None:
