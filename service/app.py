@@ -40,6 +40,7 @@ from service.routes.answering import Context
 from service.routes.encode import encode_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
 from service.routes.visualize import visualize_router
@@ -66,6 +67,16 @@ def open_runner(bundle: Bundle, settings: Settings) -> Runner:
     return OnnxRunner(bundle, device=settings.device, max_batch=settings.max_batch)
 
 
+def load_bundles(settings: Settings) -> list[Bundle]:
+    """The bundles of the settings, in order. Raises BundleError or SettingsError."""
+    bundles = [Bundle.load(directory) for directory in settings.bundle]
+    names = [bundle.name for bundle in bundles]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"PATRONUS_BUNDLE must name different models, not two of the name {name!r}")
+    return bundles
+
+
 def open_store(settings: Settings) -> Store:
     if settings.cache_url.startswith("memory://"):
         return MemoryStore(max_bytes=settings.cache_bytes)
@@ -78,16 +89,19 @@ def open_store(settings: Settings) -> Store:
 
 
 def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
-    """The application over one bundle; its `state.drain` is what ends its taking requests.
+    """The application over the bundles that the settings name; `state.drain` ends its taking requests.
 
     Raises BundleError, DeviceError or SettingsError.
     """
-    bundle = Bundle.load(settings.bundle)
+    bundles = load_bundles(settings)
     metrics = Metrics()
-    runner = make_runner(bundle, settings)
-    core = EngineCore(runner, max_queue=settings.max_queue, observer=metrics)
+    runners = [make_runner(bundle, settings) for bundle in bundles]
+    cores = [
+        EngineCore(runner, max_queue=settings.max_queue, observer=metrics.engine_observer())
+        for runner in runners
+    ]
     engine = AsyncEngine(
-        core,
+        *cores,
         max_queue=settings.max_queue,
         drain_timeout_s=settings.drain_timeout_s,
         step_timeout_s=settings.step_timeout_s,
@@ -95,24 +109,30 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     store = open_store(settings)
     if isinstance(store, RedisStore):
         metrics.watch_cache_circuit(lambda: store.is_left_alone)
-    cache = Cache(store, namespace=bundle.digest, observer=metrics)
-    context = Context(settings, Pipeline(bundle, engine, cache), metrics)
+    pipelines = [
+        Pipeline(bundle, engine, Cache(store, namespace=bundle.digest, observer=metrics), core)
+        for bundle, core in zip(bundles, cores, strict=True)
+    ]
+    context = Context(settings, engine, pipelines, metrics)
     metrics.watch_engine_state(lambda: engine.state)
-    metrics.build(
-        version=program_version(),
-        model_name=bundle.name,
-        bundle_digest=bundle.digest,
-        backend=runner.backend,
-    )
+    for bundle, runner in zip(bundles, runners, strict=True):
+        metrics.build(
+            version=program_version(),
+            model_name=bundle.name,
+            bundle_digest=bundle.digest,
+            backend=runner.backend,
+        )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        runner.warm_up()
-        if settings.tune_batch == "auto":
-            limits = BatchLimits(cache_directory() / "batch_limits.json")
-            core.limit_batch(batch_limit(runner, bundle.digest, limits))
+        limits = BatchLimits(cache_directory() / "batch_limits.json")
+        for bundle, runner, core in zip(bundles, runners, cores, strict=True):
+            runner.warm_up()
+            if settings.tune_batch == "auto":
+                core.limit_batch(batch_limit(runner, bundle.digest, limits))
         async with engine:
-            log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
+            for bundle, runner in zip(bundles, runners, strict=True):
+                log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
             yield
         await store.close()
 
@@ -129,7 +149,8 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(generate_router(context))
     app.include_router(visualize_router(context))
     app.include_router(prototypes_router(context))
-    app.include_router(health_router(context, engine, drain, _version(bundle, runner)))
+    app.include_router(models_router(context))
+    app.include_router(health_router(context, drain, _version(context, runners[0].backend)))
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     describe(app)
     return app
@@ -169,19 +190,9 @@ def program_version() -> str:
         return "not installed"
 
 
-def _version(bundle: Bundle, runner: Runner) -> dict[str, object]:
-    return {
-        "version": program_version(),
-        "backend": runner.backend,
-        "model": {
-            "name": bundle.name,
-            "digest": bundle.digest,
-            "image_shape": bundle.config.image.shape,
-            "num_prototypes": bundle.config.num_prototypes,
-            "metrics": dict(bundle.metrics),
-            "provenance": dict(bundle.provenance),
-        },
-    }
+def _version(context: Context, backend: str) -> dict[str, object]:
+    models = [model.model_dump() for model in served_models(context)]
+    return {"version": program_version(), "backend": backend, "model": models[0], "models": models}
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -21,8 +21,8 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 class Metrics:
     """All metrics of one service process, in a registry of its own.
 
-    Observes the engine (`service.engine.observer.EngineObserver`) and the cache
-    (`service.cache.cache.CacheObserver`); routes report requests.
+    Observes the cache (`service.cache.cache.CacheObserver`), and by `engine_observer` every model's engine;
+    routes report requests.
     """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,8 +31,6 @@ class Metrics:
         registry = CollectorRegistry()
         self._registry = registry
         self._clock = clock
-        self._step_started_at = 0.0
-        self._bucket = 0
         GCCollector(registry)
         PlatformCollector(registry)
         ProcessCollector(registry=registry)
@@ -49,11 +47,11 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._running = Gauge(
+        self.running = Gauge(
             "patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry
         )
-        self._waiting = Gauge("patronus_num_requests_waiting", "Jobs without a row yet.", registry=registry)
-        self._active = Gauge("patronus_active_samples", "Rows in the batch.", registry=registry)
+        self.waiting = Gauge("patronus_num_requests_waiting", "Jobs without a row yet.", registry=registry)
+        self.active = Gauge("patronus_active_samples", "Rows in the batch.", registry=registry)
         self._latency = Histogram(
             "patronus_e2e_request_latency_seconds",
             "From the request's arrival to its answer.",
@@ -61,41 +59,41 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self._queue_time = Histogram(
+        self.queue_time = Histogram(
             "patronus_request_queue_time_seconds",
             "From submission to the first row.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self._inference_time = Histogram(
+        self.inference_time = Histogram(
             "patronus_request_inference_time_seconds",
             "From the first row to the last step.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self._step_duration = Histogram(
+        self.step_duration = Histogram(
             "patronus_denoise_step_duration_seconds",
             "One network call over all rows.",
             ["batch_bucket"],
             buckets=STEP_BUCKETS,
             registry=registry,
         )
-        self._steps = Counter("patronus_denoise_steps", "Row-steps computed.", registry=registry)
-        self._wasted = Counter(
+        self.steps = Counter("patronus_denoise_steps", "Row-steps computed.", registry=registry)
+        self.wasted = Counter(
             "patronus_denoise_steps_wasted", "Row-steps done for somebody already gone.", registry=registry
         )
-        self._batch_size = Histogram(
+        self.batch_size = Histogram(
             "patronus_batch_size", "Rows per step.", buckets=BATCH_BUCKETS, registry=registry
         )
-        self._padding = Gauge(
+        self.padding = Gauge(
             "patronus_batch_padding_ratio",
             "Share of the last step's rows that was padding.",
             registry=registry,
         )
-        self._out_of_memory = Counter(
+        self.out_of_memory = Counter(
             "patronus_engine_out_of_memory", "Calls that did not fit into memory.", registry=registry
         )
-        self._preempted = Counter(
+        self.preempted = Counter(
             "patronus_preempted_samples",
             "Samples that gave their row to a more urgent one, to go on later.",
             registry=registry,
@@ -107,7 +105,7 @@ class Metrics:
         self._circuit = Gauge(
             "patronus_cache_circuit_open", "1 while Redis is left alone after faults.", registry=registry
         )
-        self._last_step = Gauge(
+        self.last_step = Gauge(
             "patronus_engine_last_step_timestamp_seconds", "Unix time of the last step.", registry=registry
         )
         self._state = Gauge(
@@ -132,6 +130,10 @@ class Metrics:
         """Have each scrape ask whether the cache is left alone."""
         self._circuit.set_function(lambda: float(is_open()))
 
+    def engine_observer(self) -> EngineMetrics:
+        """What counts and times one model's engine; those of several models add up."""
+        return EngineMetrics(self, self._clock)
+
     def request_finished(self, endpoint: str, model_name: str, reason: str, seconds: float) -> None:
         self._requests.labels(endpoint, model_name, reason).inc()
         self._latency.labels(endpoint).observe(seconds)
@@ -144,33 +146,6 @@ class Metrics:
         """The text that /metrics answers with."""
         return generate_latest(self._registry)
 
-    def job_finished(self, queue_s: float, inference_s: float) -> None:
-        self._queue_time.observe(queue_s)
-        self._inference_time.observe(inference_s)
-
-    def step_started(self, rows: int, bucket: int) -> None:
-        self._step_started_at = self._clock()
-        self._bucket = bucket
-        self._batch_size.observe(rows)
-        self._padding.set(max(0, bucket - rows) / max(bucket, rows))
-
-    def step_finished(self, rows: int, wasted: int) -> None:
-        self._step_duration.labels(str(self._bucket)).observe(self._clock() - self._step_started_at)
-        self._steps.inc(rows)
-        self._wasted.inc(wasted)
-        self._last_step.set_to_current_time()
-
-    def occupancy(self, running: int, waiting: int, active_samples: int) -> None:
-        self._running.set(running)
-        self._waiting.set(waiting)
-        self._active.set(active_samples)
-
-    def ran_out_of_memory(self, rows: int) -> None:
-        self._out_of_memory.inc()
-
-    def preempted(self, rows: int) -> None:
-        self._preempted.inc(rows)
-
     def cache_hit(self, operation: str) -> None:
         self._hits.labels(operation).inc()
 
@@ -179,6 +154,45 @@ class Metrics:
 
     def cache_error(self, operation: str) -> None:
         self._errors.labels(operation).inc()
+
+
+class EngineMetrics:
+    """Observes one model's engine (`service.engine.observer.EngineObserver`)."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._step_started_at = 0.0
+        self._bucket = 0
+        self._occupancy = (0, 0, 0)
+
+    def job_finished(self, queue_s: float, inference_s: float) -> None:
+        self._metrics.queue_time.observe(queue_s)
+        self._metrics.inference_time.observe(inference_s)
+
+    def step_started(self, rows: int, bucket: int) -> None:
+        self._step_started_at = self._clock()
+        self._bucket = bucket
+        self._metrics.batch_size.observe(rows)
+        self._metrics.padding.set(max(0, bucket - rows) / max(bucket, rows))
+
+    def step_finished(self, rows: int, wasted: int) -> None:
+        self._metrics.step_duration.labels(str(self._bucket)).observe(self._clock() - self._step_started_at)
+        self._metrics.steps.inc(rows)
+        self._metrics.wasted.inc(wasted)
+        self._metrics.last_step.set_to_current_time()
+
+    def occupancy(self, running: int, waiting: int, active_samples: int) -> None:
+        before, self._occupancy = self._occupancy, (running, waiting, active_samples)
+        self._metrics.running.inc(running - before[0])
+        self._metrics.waiting.inc(waiting - before[1])
+        self._metrics.active.inc(active_samples - before[2])
+
+    def ran_out_of_memory(self, rows: int) -> None:
+        self._metrics.out_of_memory.inc()
+
+    def preempted(self, rows: int) -> None:
+        self._metrics.preempted.inc(rows)
 
 
 def _is(read: Callable[[], EngineState], state: EngineState) -> Callable[[], float]:

@@ -19,7 +19,7 @@ from service.engine.errors import (
     StepFailedError,
 )
 from service.images import ImageError, ImageTooLargeError
-from service.pipeline.errors import PipelineError, UnknownImageError, UnknownPrototypeError
+from service.pipeline.errors import PipelineError, UnknownImageError, UnknownModelError, UnknownPrototypeError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -36,6 +36,7 @@ class ProblemError(Exception):
 STATUSES: tuple[tuple[type[Exception], int], ...] = (  # the first match counts
     (ImageTooLargeError, 413),
     (ImageError, 422),
+    (UnknownModelError, 404),
     (UnknownPrototypeError, 404),
     (UnknownImageError, 404),
     (PipelineError, 422),

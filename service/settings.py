@@ -18,6 +18,7 @@ Backend = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Origins = tuple[str, ...]
+Paths = tuple[Path, ...]
 TuneBatch = Literal["auto", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
@@ -34,20 +35,21 @@ class SettingsError(ValueError):
 class Settings:
     """Everything an operator can choose, each read from PATRONUS_<NAME>.
 
-    backend: auto is onnx; precision: of the denoiser under the torch backend, auto being bf16 on a GPU
-    that has it and fp32 elsewhere; max_batch: rows in one network call; max_queue: samples that may wait;
-    max_steps, max_images: per request; max_body_bytes: of a request; max_pixels: width x height of one
-    uploaded picture; request_timeout_s: after which a request is given up with 504; api_keys:
-    comma-separated, none means open; drain_timeout_s: for running requests after SIGTERM; rate_limit: N/s,
-    N/m or N/h for each key (each address where no keys are set), empty for none; rate_burst: requests that
-    may come at once, 0 for N; max_row_steps_per_key: images x steps in flight for each key, 0 for no limit;
-    cors_origins: comma-separated, none means that browsers of other origins are refused; log_format: auto
-    is json where stderr is no terminal; cache_timeout_ms: for one call of Redis; step_timeout_s: a step of
-    the network that takes longer is taken for dead, and liveness fails; tune_batch: auto measures at start
-    which batch up to max_batch is worth its time, off uses max_batch.
+    bundle: comma-separated directories, the default model first; backend: auto is onnx; precision: of the
+    denoiser under the torch backend, auto being bf16 on a GPU that has it and fp32 elsewhere; max_batch:
+    rows in one network call; max_queue: samples that may wait; max_steps, max_images: per request;
+    max_body_bytes: of a request; max_pixels: width x height of one uploaded picture; request_timeout_s:
+    after which a request is given up with 504; api_keys: comma-separated, none means open;
+    drain_timeout_s: for running requests after SIGTERM; rate_limit: N/s, N/m or N/h for each key (each
+    address where no keys are set), empty for none; rate_burst: requests that may come at once, 0 for N;
+    max_row_steps_per_key: images x steps in flight for each key, 0 for no limit; cors_origins:
+    comma-separated, none means that browsers of other origins are refused; log_format: auto is json where
+    stderr is no terminal; cache_timeout_ms: for one call of Redis; step_timeout_s: a step of the network
+    that takes longer is taken for dead, and liveness fails; tune_batch: auto measures at start which
+    batch up to max_batch is worth its time, off uses max_batch.
     """
 
-    bundle: Path = SHIPPED_BUNDLE
+    bundle: Paths = (SHIPPED_BUNDLE,)
     backend: Backend = "auto"
     device: Device = "auto"
     precision: Precision = "auto"
@@ -85,6 +87,8 @@ class Settings:
             if value not in choices:
                 allowed = ", ".join(choices)
                 raise SettingsError(f"{PREFIX}{name.upper()} must be one of {allowed}, not {value!r}")
+        if not self.bundle:
+            raise SettingsError(f"{PREFIX}BUNDLE must name at least one directory")
         if self.precision == "bf16" and self.backend != "torch":
             raise SettingsError(
                 f"{PREFIX}PRECISION must be auto or fp32, not 'bf16', "
@@ -152,10 +156,14 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(path.strip()) for path in text.split(",") if path.strip())
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
-    "Path": Path,
+    "Paths": _paths,
     "tuple[str, ...]": _keys,
     "Origins": _keys,
     "LogLevel": str.upper,

@@ -38,7 +38,9 @@ class EngineState(StrEnum):
 
 
 class AsyncEngine:
-    """Runs an EngineCore in a thread of its own; `denoise` and `encode` are awaited from any event loop.
+    """Runs EngineCores, one for each model, in one thread; any event loop awaits `denoise` and `encode`.
+
+    A job is for the first core unless another of them is named; cores with work take their ticks in turn.
 
     An async context manager: the thread starts on entry; on exit running work is finished within
     `drain_timeout_s` and what is left fails with EngineStoppedError. Cancelling an awaiting task
@@ -51,13 +53,13 @@ class AsyncEngine:
     def __init__(
         self,
         core: EngineCore,
-        *,
+        *others: EngineCore,
         max_queue: int,
         drain_timeout_s: float = 30.0,
         step_timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._core = core
+        self._cores = (core, *others)
         self._max_queue = max_queue
         self._drain_timeout_s = drain_timeout_s
         self._step_timeout_s = step_timeout_s
@@ -105,13 +107,15 @@ class AsyncEngine:
         """A job deadline that many seconds from now."""
         return self._clock() + seconds
 
-    async def denoise(self, job: DenoiseJob) -> DenoiseResult:
+    async def denoise(self, job: DenoiseJob, core: EngineCore | None = None) -> DenoiseResult:
         """Run a job to its end. Raises EngineError."""
-        return await self._submit(job, self._core.submit_denoise)
+        core = core or self._cores[0]
+        return await self._submit(job, core, core.submit_denoise)
 
-    async def encode(self, job: EncodeJob) -> EncodeResult:
+    async def encode(self, job: EncodeJob, core: EngineCore | None = None) -> EncodeResult:
         """Encode images. Raises EngineError."""
-        return await self._submit(job, self._core.submit_encode)
+        core = core or self._cores[0]
+        return await self._submit(job, core, core.submit_encode)
 
     def drain(self) -> None:
         """Take no more work; the thread ends when what it has is done or `drain_timeout_s` is over."""
@@ -141,7 +145,7 @@ class AsyncEngine:
                 if not future.done():
                     future.set_exception(EngineStoppedError("the engine hangs in a step"))
 
-    async def _submit(self, job: _J, submit: Callable[[_J, Ticket[R], float], None]) -> R:
+    async def _submit(self, job: _J, core: EngineCore, submit: Callable[[_J, Ticket[R], float], None]) -> R:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
 
@@ -156,7 +160,7 @@ class AsyncEngine:
             return await future
         except asyncio.CancelledError:
             ticket.abandoned = True
-            self._inbox.put(lambda: self._core.cancel(ticket))  # type: ignore[arg-type]
+            self._inbox.put(lambda: core.cancel(ticket))  # type: ignore[arg-type]
             raise
         finally:
             self._outstanding.discard(future)
@@ -186,8 +190,9 @@ class AsyncEngine:
             while not self._is_finished():
                 self._take_inbox()
                 self._last_tick = self._clock()
-                if self._core.has_work:
-                    self._tick()
+                for core in self._cores:
+                    if core.has_work:
+                        self._tick(core)
             outcome = EngineState.STOPPED
         except BaseException:
             log.exception("the engine thread died")
@@ -196,11 +201,16 @@ class AsyncEngine:
             self._state = outcome
         while not self._inbox.empty():
             self._inbox.get()()
-        self._core.abort(EngineStoppedError(f"the engine is {outcome}"))
+        for core in self._cores:
+            core.abort(EngineStoppedError(f"the engine is {outcome}"))
 
-    def _tick(self) -> None:
+    @property
+    def _has_work(self) -> bool:
+        return any(core.has_work for core in self._cores)
+
+    def _tick(self, core: EngineCore) -> None:
         started_at = self._clock()
-        self._core.tick(self._clock)
+        core.tick(self._clock)
         self._last_tick = self._clock()
         remembered_s = 0.0 if self._longest_s is None else FORGETTING * self._longest_s
         self._longest_s = max(remembered_s, self._last_tick - started_at)
@@ -208,13 +218,13 @@ class AsyncEngine:
     def _is_finished(self) -> bool:
         if self._stop_at is None:
             return False
-        has_work = self._core.has_work or not self._inbox.empty()
+        has_work = self._has_work or not self._inbox.empty()
         return not has_work or self._clock() >= self._stop_at
 
     def _take_inbox(self) -> None:
         """Take what was posted; with nothing else to do, wait for it up to a heartbeat."""
         try:
-            if not self._core.has_work:
+            if not self._has_work:
                 self._inbox.get(timeout=IDLE_HEARTBEAT_S)()
             while True:
                 self._inbox.get_nowait()()

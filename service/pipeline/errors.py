@@ -7,6 +7,10 @@ class PipelineError(ValueError):
     """A request asks for something that this model cannot do; the message says what and why."""
 
 
+class UnknownModelError(PipelineError):
+    """A model is named that is not served here."""
+
+
 class UnknownPrototypeError(PipelineError):
     """A prototype is named or numbered that the model does not have."""
 

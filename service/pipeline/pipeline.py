@@ -29,6 +29,7 @@ from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
+from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, Network, OnStep, Priority, Timing
 from service.images import image_id
 from service.pipeline.edits import (
@@ -141,23 +142,24 @@ class GenerateRequest:
 
 
 class Pipeline:
-    """The use cases over one bundle. Every call may raise PipelineError or EngineError.
+    """The use cases over one bundle, whose networks `core` runs.
 
+    Every call may raise PipelineError or EngineError.
     `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError. `feed` is
     told of every step, for those who want to follow.
     """
 
-    def __init__(self, bundle: Bundle, engine: AsyncEngine, cache: Cache) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: AsyncEngine, cache: Cache, core: EngineCore | None = None
+    ) -> None:
         self.bundle = bundle
+        self._core = core
         self._engine = engine
         self._cache = cache
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._encodings: SingleFlight[bytes] = SingleFlight()
         self._inversions: SingleFlight[bytes] = SingleFlight()
         self._inversion_followers: WeakValueDictionary[str, Followers] = WeakValueDictionary()
-
-    def deadline_in(self, seconds: float) -> float:
-        return self._engine.deadline_in(seconds)
 
     async def encode(self, images: Sequence[Pixels], *, is_continuation: bool = False) -> list[Encoding]:
         """Activations and similarity maps of images (C, H, W), known ones from the cache.
@@ -432,7 +434,7 @@ class Pipeline:
             network=Network.PRIOR,
             priority=request_priority.get(),
         )
-        result = await self._engine.denoise(job)
+        result = await self._engine.denoise(job, self._core)
         statistics = statistics_of(self.bundle, "the latent prior")
         return statistics.from_scores(result.x), result.timing
 
@@ -469,7 +471,7 @@ class Pipeline:
             priority=request_priority.get(),
             on_step=followers.tell,
         )
-        value = (await self._engine.denoise(job)).x.astype(np.float32).tobytes()
+        value = (await self._engine.denoise(job, self._core)).x.astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value
 
@@ -495,7 +497,7 @@ class Pipeline:
             priority=request_priority.get(),
             on_step=on_step,
         )
-        result = await self._engine.denoise(job)
+        result = await self._engine.denoise(job, self._core)
         return from_x_0(result.x), result.timing
 
     async def _activations(self, pixels: Pixels) -> list[Float32]:
@@ -504,7 +506,7 @@ class Pipeline:
     async def _encode_and_keep(self, images: list[tuple[str, Pixels]], is_continuation: bool) -> bytes:
         """Encoded and packed one after the other, in order."""
         x_0 = to_x_0(np.stack([pixels for _, pixels in images]))
-        result = await self._engine.encode(EncodeJob(x_0, is_continuation=is_continuation))
+        result = await self._engine.encode(EncodeJob(x_0, is_continuation=is_continuation), self._core)
         packed = []
         for i, (name, _) in enumerate(images):
             s, maps = result.activations[i], result.similarity_maps[i]

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,8 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.engine.async_engine import AsyncEngine
 from service.engine.jobs import Priority
 from service.metrics import Metrics
+from service.pipeline.errors import UnknownModelError
 from service.pipeline.pipeline import Pipeline, request_priority
 from service.problems import ProblemError, finished_reason, problem, problem_from, status_of
 from service.routes.schemas import ModelInfo, Timings
@@ -35,16 +37,24 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 @dataclass(frozen=True)
 class Context:
-    """What every route needs; made once in `service.app`."""
+    """What every route needs; made once in `service.app`. The first of the pipelines is the default."""
 
     settings: Settings
-    pipeline: Pipeline
+    engine: AsyncEngine
+    pipelines: Sequence[Pipeline]
     metrics: Metrics
 
-    @property
-    def model(self) -> ModelInfo:
-        bundle = self.pipeline.bundle
-        return ModelInfo(name=bundle.name, digest=bundle.digest)
+    def pipeline(self, request: Request, model: str | None) -> Pipeline:
+        """The pipeline of the model of that name, to which the request is counted from now on.
+
+        Raises UnknownModelError.
+        """
+        for pipeline in self.pipelines if model is not None else self.pipelines[:1]:
+            if model in (None, pipeline.bundle.name):
+                request.state.model_name = pipeline.bundle.name
+                return pipeline
+        names = ", ".join(pipeline.bundle.name for pipeline in self.pipelines)
+        raise UnknownModelError(f"there is no model {(model or '')[:100]!r}: this service has {names}")
 
 
 async def answer(
@@ -61,7 +71,7 @@ async def answer(
         limit_s = min(context.settings.request_timeout_s, _timeout_s(request))
         request_priority.set(_priority(request))
         async with asyncio.timeout(limit_s):
-            response = await _unless_disconnected(request, work(context.pipeline.deadline_in(limit_s)))
+            response = await _unless_disconnected(request, work(context.engine.deadline_in(limit_s)))
         reason = finished_reason(response.status_code)
         return response
     except ClientDisconnect:
@@ -81,7 +91,8 @@ async def answer(
     finally:
         request.state.finished_reason = reason  # for the access log
         seconds = time.perf_counter() - started
-        context.metrics.request_finished(endpoint, context.pipeline.bundle.name, reason, seconds)
+        model_name = getattr(request.state, "model_name", context.pipelines[0].bundle.name)
+        context.metrics.request_finished(endpoint, model_name, reason, seconds)
 
 
 def _timeout_s(request: Request) -> float:
@@ -131,6 +142,10 @@ async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     finally:
         for task in (working, leaving):
             task.cancel()
+
+
+def model_info(pipeline: Pipeline) -> ModelInfo:
+    return ModelInfo(name=pipeline.bundle.name, digest=pipeline.bundle.digest)
 
 
 def json_response(body: BaseModel) -> Response:

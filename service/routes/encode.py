@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from service.pipeline.pipeline import Encoding, Pipeline
 from service.problems import ProblemError
-from service.routes.answering import Context, answer, json_response, numbers
+from service.routes.answering import Context, answer, json_response, model_info, numbers
 from service.routes.bodies import read_body, read_images
 from service.routes.openapi import body_of
 from service.routes.schemas import EncodedImage, EncodeRequest, EncodeResponse, Patch
@@ -16,7 +16,7 @@ from service.routes.schemas import EncodedImage, EncodeRequest, EncodeResponse, 
 
 def encode_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["images"])
-    pipeline, settings = context.pipeline, context.settings
+    settings = context.settings
 
     @router.post("/encode", response_model=EncodeResponse, openapi_extra=body_of(EncodeRequest, files=True))
     async def encode(request: Request) -> Response:
@@ -25,6 +25,7 @@ def encode_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             del deadline  # several requests may wait for the same encoding; the time limit ends the waiting
             body, files = await read_body(request, EncodeRequest, max_files=settings.max_images)
+            pipeline = context.pipeline(request, body.model)
             given = (body.image is not None) + (body.images is not None) + (body.image_id is not None)
             if given + bool(files) != 1:
                 raise ProblemError(422, "give images in one way: files, image, images or image_id")
@@ -37,7 +38,7 @@ def encode_router(context: Context) -> APIRouter:
             await pipeline.remember(pictures)
             return json_response(
                 EncodeResponse(
-                    model=context.model,
+                    model=model_info(pipeline),
                     images=[_encoded_image(pipeline, encoding, maps=body.maps) for encoding in encodings],
                 )
             )

@@ -13,11 +13,12 @@ from starlette.responses import Response
 
 from service.images import encode_png, grid_png, to_base64
 from service.pipeline.edits import Clamping, Edit
-from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation
+from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
     json_response,
+    model_info,
     numbers,
     png_response,
     timings,
@@ -40,7 +41,7 @@ from service.routes.schemas import (
 
 def generate_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["images"])
-    pipeline, settings = context.pipeline, context.settings
+    settings = context.settings
 
     @router.post(
         "/generate",
@@ -54,6 +55,7 @@ def generate_router(context: Context) -> APIRouter:
         async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, GenerateRequestModel, max_files=1)
+            pipeline = context.pipeline(request, body.model)
             feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps, num_images=body.num_images)
             request.state.row_steps.take(body.steps * (body.num_images + (body.x_T == "inverted")))
@@ -81,7 +83,7 @@ def generate_router(context: Context) -> APIRouter:
             if wants_png(request):
                 return png_response(await asyncio.to_thread(lambda: grid_png(pictures)))
             files_out = await asyncio.to_thread(lambda: [encode_png(picture) for picture in pictures])
-            return json_response(_generate_response(context, generation, files_out, started))
+            return json_response(_generate_response(pipeline, generation, files_out, started))
 
         return await answer_or_stream(context, request, "generate", work)
 
@@ -97,6 +99,7 @@ def generate_router(context: Context) -> APIRouter:
         async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, EditRequest, max_files=1)
+            pipeline = context.pipeline(request, body.model)
             feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
             request.state.row_steps.take(body.steps * (body.rounds + 2))  # inversion, reconstruction, rounds
@@ -118,7 +121,7 @@ def generate_router(context: Context) -> APIRouter:
             files_out = await asyncio.to_thread(
                 lambda: [encode_png(p) for p in (edited.edited, edited.reconstruction)]
             )
-            return json_response(_edit_response(context, edited, files_out, started))
+            return json_response(_edit_response(pipeline, edited, files_out, started))
 
         return await answer_or_stream(context, request, "edit", work)
 
@@ -130,10 +133,10 @@ def edits_from(models: Sequence[EditModel]) -> list[Edit]:
 
 
 def _generate_response(
-    context: Context, generation: Generation, files: list[bytes], started: float
+    pipeline: Pipeline, generation: Generation, files: list[bytes], started: float
 ) -> GenerateResponse:
     return GenerateResponse(
-        model=context.model,
+        model=model_info(pipeline),
         images=[
             GeneratedImageModel(image=to_base64(file), seed=image.seed, achieved=numbers(image.achieved))
             for file, image in zip(files, generation.images, strict=True)
@@ -147,9 +150,11 @@ def _generate_response(
     )
 
 
-def _edit_response(context: Context, edited: EditedImage, files: list[bytes], started: float) -> EditResponse:
+def _edit_response(
+    pipeline: Pipeline, edited: EditedImage, files: list[bytes], started: float
+) -> EditResponse:
     return EditResponse(
-        model=context.model,
+        model=model_info(pipeline),
         image_id=edited.source.image_id,
         image=to_base64(files[0]),
         reconstruction=to_base64(files[1]),

@@ -11,10 +11,9 @@ from service.problems import RETRY_AFTER_S
 from service.routes.answering import Context
 
 
-def health_router(
-    context: Context, engine: AsyncEngine, drain: Drain, version: dict[str, object]
-) -> APIRouter:
+def health_router(context: Context, drain: Drain, version: dict[str, object]) -> APIRouter:
     router = APIRouter(tags=["operation"])
+    engine = context.engine
 
     @router.get("/healthz")
     async def healthz() -> Response:
@@ -41,7 +40,7 @@ def health_router(
 
     @router.get("/version")
     async def version_() -> dict[str, object]:
-        """The program, the bundle and its provenance."""
+        """The program, the bundles and their provenance."""
         return version
 
     return router

@@ -15,7 +15,7 @@ from service.images import encode_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.measured import REMEDY
 from service.problems import ProblemError
-from service.routes.answering import Context, answer, json_response, png_response, wants_png
+from service.routes.answering import Context, answer, json_response, model_info, png_response, wants_png
 from service.routes.openapi import PNG_OR_JSON
 from service.routes.schemas import (
     PrototypeModel,
@@ -29,25 +29,28 @@ SHOWN_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 def prototypes_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["prototypes"])
-    bundle = context.pipeline.bundle
 
     @router.get("/prototypes", response_model=PrototypesResponse)
-    async def prototypes(request: Request) -> Response:
+    async def prototypes(request: Request, model: str | None = None) -> Response:
         """All prototypes: statistics over the training data and the nearest training patch, where known."""
 
         async def work(deadline: float) -> Response:
             del deadline
+            pipeline = context.pipeline(request, model)
+            bundle = pipeline.bundle
             described = [_described(bundle, j) for j in range(bundle.config.num_prototypes)]
-            return json_response(PrototypesResponse(model=context.model, prototypes=described))
+            return json_response(PrototypesResponse(model=model_info(pipeline), prototypes=described))
 
         return await answer(context, request, "prototypes", work)
 
     @router.get("/prototypes/{prototype}", response_model=PrototypeResponse, responses=PNG_OR_JSON)
-    async def prototype(request: Request, prototype: str) -> Response:
+    async def prototype(request: Request, prototype: str, model: str | None = None) -> Response:
         """One prototype, by index or name; with `Accept: image/png`, its patch."""
 
         async def work(deadline: float) -> Response:
             del deadline
+            pipeline = context.pipeline(request, model)
+            bundle = pipeline.bundle
             j = prototype_index(bundle, int(prototype) if _is_index(prototype) else prototype)
             pictures = bundle.pictures
             if wants_png(request):
@@ -59,7 +62,7 @@ def prototypes_router(context: Context) -> APIRouter:
             exemplar = None if pictures is None else to_base64(encode_png(pictures.exemplar_images[j]))
             return json_response(
                 PrototypeResponse(
-                    model=context.model, prototype=_described(bundle, j), exemplar_image=exemplar
+                    model=model_info(pipeline), prototype=_described(bundle, j), exemplar_image=exemplar
                 )
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,7 +62,13 @@ class EditModel(RequestModel):
 Edits = Annotated[list[EditModel], Field(max_length=1000)]
 
 
-class SourceModel(RequestModel):
+class ModelRequest(RequestModel):
+    """A request to one of the models that are served (`GET /models`)."""
+
+    model: Annotated[str | None, Field(max_length=200, description="its name; default: the first")] = None
+
+
+class SourceModel(ModelRequest):
     """At most one of the two; as multipart/form-data, a file named `image` instead."""
 
     image: Base64 | None = None
@@ -107,7 +113,7 @@ class EditRequest(SourceModel):
     preview_every: PreviewEvery = 0
 
 
-class VisualizeRequest(RequestModel):
+class VisualizeRequest(ModelRequest):
     """Sources are `images` (or files named `image`), else `num_samples` test images that the bundle keeps."""
 
     prototypes: Annotated[
@@ -131,6 +137,21 @@ class ModelInfo(BaseModel):
 
     name: str
     digest: str
+
+
+class ServedModel(ModelInfo):
+    """`image_shape`: [channels, height, width]; `metrics` and `provenance`: as in the bundle's manifest."""
+
+    is_default: bool
+    image_shape: tuple[int, int, int]
+    num_prototypes: int
+    has_prior: bool
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+class ModelsResponse(BaseModel):
+    models: list[ServedModel]
 
 
 class Timings(BaseModel):

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from service.images import encode_png, grid_png, to_base64
 from service.pipeline.edits import prototype_index
-from service.pipeline.pipeline import Visualization
+from service.pipeline.pipeline import Pipeline, Visualization
 from service.problems import ProblemError
-from service.routes.answering import Context, json_response, png_response, wants_png
+from service.routes.answering import Context, json_response, model_info, png_response, wants_png
 from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
@@ -24,7 +24,7 @@ DEFAULT_NUM_SAMPLES = 20
 
 def visualize_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["prototypes"])
-    pipeline, settings = context.pipeline, context.settings
+    settings = context.settings
 
     @router.post(
         "/visualize",
@@ -37,6 +37,7 @@ def visualize_router(context: Context) -> APIRouter:
 
         async def work(deadline: float, follower: Follower | None) -> Response:
             body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
+            pipeline = context.pipeline(request, body.model)
             feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
             indices = [prototype_index(pipeline.bundle, prototype) for prototype in body.prototypes]
@@ -65,18 +66,18 @@ def visualize_router(context: Context) -> APIRouter:
                 return png_response(
                     await asyncio.to_thread(lambda: grid_png([item.enhanced for item in found]))
                 )
-            described = await asyncio.to_thread(lambda: [_described(context, item) for item in found])
-            return json_response(VisualizeResponse(model=context.model, prototypes=described))
+            described = await asyncio.to_thread(lambda: [_described(pipeline, item) for item in found])
+            return json_response(VisualizeResponse(model=model_info(pipeline), prototypes=described))
 
         return await answer_or_stream(context, request, "visualize", work)
 
     return router
 
 
-def _described(context: Context, found: Visualization) -> VisualizedPrototype:
+def _described(pipeline: Pipeline, found: Visualization) -> VisualizedPrototype:
     return VisualizedPrototype(
         prototype=found.prototype,
-        name=context.pipeline.bundle.prototypes[found.prototype].name,
+        name=pipeline.bundle.prototypes[found.prototype].name,
         target=round(found.target, 6),
         source=to_base64(encode_png(found.source)),
         enhanced=to_base64(encode_png(found.enhanced)),

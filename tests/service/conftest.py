@@ -70,6 +70,20 @@ def picture(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
+def metric(url: str, line_start: str) -> float:
+    """The sum of the samples in /metrics whose lines begin so."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(line_start))
+
+
+def eventually(url: str, line_start: str, value: float) -> None:
+    """Poll a metric, at most a few hundred times."""
+    for _ in range(400):
+        if metric(url, line_start) == value:
+            return
+    raise AssertionError(f"{line_start} is {metric(url, line_start)}, not {value}")
+
+
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     return Bundle.load(SHIPPED_BUNDLE)

@@ -42,7 +42,7 @@ async def never() -> Message:
 def jobs_of(bundle: Bundle, headers: dict[str, str], request_timeout_s: float = 100.0) -> list[DenoiseJob]:
     """The jobs that an edit of an image makes, at time 0 of the engine's clock."""
     metrics = Metrics()
-    core = RecordingCore(FakeRunner(bundle.config), max_queue=10, observer=metrics)
+    core = RecordingCore(FakeRunner(bundle.config), max_queue=10, observer=metrics.engine_observer())
     pixels = bundle.pictures.reference_images[0] if bundle.pictures is not None else None
     wanted = GenerateRequest(
         pixels=pixels,
@@ -62,7 +62,8 @@ def jobs_of(bundle: Bundle, headers: dict[str, str], request_timeout_s: float = 
             pipeline = Pipeline(
                 bundle, engine, Cache(MemoryStore(max_bytes=0), namespace="", observer=metrics)
             )
-            context = Context(replace(Settings(), request_timeout_s=request_timeout_s), pipeline, metrics)
+            settings = replace(Settings(), request_timeout_s=request_timeout_s)
+            context = Context(settings, engine, [pipeline], metrics)
             encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
             request = Request({"type": "http", "method": "POST", "headers": encoded}, never)
 

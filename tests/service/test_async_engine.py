@@ -360,3 +360,47 @@ def test_heartbeat_ages_while_a_step_hangs() -> None:
             assert engine.heartbeat_age_s == 0.0
 
     run(scenario())
+
+
+def test_models_that_share_the_thread_give_what_each_gives_alone() -> None:
+    async def scenario() -> None:
+        cores = [
+            EngineCore(FakeRunner(config, max_batch=2), max_queue=100, observer=SilentObserver())
+            for config in (CONFIG, small_config(size=32, num_prototypes=6))
+        ]
+        other = cores[1]
+        async with AsyncEngine(*cores, max_queue=100) as engine:
+            rng = np.random.default_rng(0)
+            x = rng.standard_normal((3, 1, 32, 32), dtype=np.float32)
+            foreign = DenoiseJob(x, np.ones((3, 6), np.float32), ddpm(SCHEDULE, 5), (1, 2, 3))
+            own, others, encoded = await asyncio.gather(
+                engine.denoise(make_job(1, count=3)),
+                engine.denoise(foreign, other),
+                engine.encode(EncodeJob(x), other),
+            )
+            solo = await engine.denoise(foreign, other)
+        np.testing.assert_array_equal(own.x, await alone(make_job(1, count=3)))
+        np.testing.assert_array_equal(others.x, solo.x)
+        assert encoded.activations.shape == (3, 6)
+
+    run(scenario())
+
+
+def test_stopping_resolves_the_jobs_of_every_model() -> None:
+    async def scenario() -> None:
+        runner = GatedRunner()
+        first = EngineCore(runner, max_queue=100, observer=SilentObserver())
+        second = EngineCore(FakeRunner(CONFIG), max_queue=100, observer=SilentObserver())
+        engine = AsyncEngine(first, second, max_queue=100, drain_timeout_s=0.0)
+        async with gated(runner, engine):
+            jobs = [
+                asyncio.ensure_future(engine.denoise(make_job(seed), core))
+                for seed, core in enumerate((first, second))
+            ]
+            await entered(runner)
+            engine.drain()
+            runner.gate.set()
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [EngineStoppedError, EngineStoppedError]
+
+    run(scenario())

@@ -30,8 +30,7 @@ from service.pipeline.pipeline import Pipeline
 from service.routes.answering import Context
 from service.routes.event_stream import EventStream, Follower
 from service.settings import Settings
-from tests.service.conftest import b64, picture, serving
-from tests.service.test_http_life import eventually, metric
+from tests.service.conftest import b64, eventually, metric, picture, serving
 
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -246,10 +245,10 @@ def test_silence_is_broken_by_comments(bundle: Bundle) -> None:
         raise AssertionError
 
     async def scenario() -> None:
-        core = EngineCore(FakeRunner(bundle.config), max_queue=10, observer=metrics)
+        core = EngineCore(FakeRunner(bundle.config), max_queue=10, observer=metrics.engine_observer())
         async with AsyncEngine(core, max_queue=10) as engine:
             cache = Cache(MemoryStore(max_bytes=0), namespace="", observer=metrics)
-            context = Context(Settings(), Pipeline(bundle, engine, cache), metrics)
+            context = Context(Settings(), engine, [Pipeline(bundle, engine, cache)], metrics)
             scope: Scope = {"type": "http", "method": "POST", "headers": []}
             request = Request(scope, stay)
 

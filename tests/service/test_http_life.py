@@ -17,7 +17,7 @@ from model.bundle import Bundle
 from service.engine.fake_runner import FakeRunner
 from service.engine.runner import Runner, StepInputs, StepOutputs
 from service.settings import Settings
-from tests.service.conftest import fake_runner, serving
+from tests.service.conftest import eventually, fake_runner, metric, serving
 
 
 class GatedRunner(FakeRunner):
@@ -44,19 +44,6 @@ def gated(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, GatedRunner
     with serving(replace(settings, max_queue=32, request_timeout_s=20.0), make) as url:
         yield url, runner
         runner.gate.set()
-
-
-def metric(url: str, line_start: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(line_start))
-
-
-def eventually(url: str, line_start: str, value: float) -> None:
-    """Poll a metric, at most a few hundred times."""
-    for _ in range(400):
-        if metric(url, line_start) == value:
-            return
-    raise AssertionError(f"{line_start} is {metric(url, line_start)}, not {value}")
 
 
 def test_client_that_leaves_stops_costing_within_one_step(gated: tuple[str, GatedRunner]) -> None:

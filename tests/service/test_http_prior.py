@@ -22,7 +22,7 @@ from tests.service.conftest import serving
 @pytest.fixture(scope="module")
 def client(settings: Settings, tiny_prior_bundle: Path) -> Iterator[httpx.Client]:
     with (
-        serving(replace(settings, bundle=tiny_prior_bundle)) as url,
+        serving(replace(settings, bundle=(tiny_prior_bundle,))) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client
@@ -87,7 +87,7 @@ def test_without_a_prior_activations_are_resampled_and_the_answer_says_so(
     settings: Settings, tiny_bundle: Path
 ) -> None:
     with (
-        serving(replace(settings, bundle=tiny_bundle)) as url,
+        serving(replace(settings, bundle=(tiny_bundle,))) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         answer = client.post("/generate", json={"num_images": 2, "steps": 3}).json()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.service.conftest import fake_runner, serving
+from tests.service.conftest import fake_runner, metric, serving
 from tests.service.redis_process import Server
 
 PATIENT_MS = 10_000
@@ -36,11 +36,6 @@ def is_cached(url: str, data: bytes) -> bool:
     assert answer.status_code == 200, answer.text
     cached: bool = answer.json()["images"][0]["cached"]
     return cached
-
-
-def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def cache_errors(url: str) -> float:

@@ -29,7 +29,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def client(imported: Bundle, settings: Settings) -> Iterator[httpx.Client]:
-    served = replace(settings, bundle=imported.directory, max_batch=4)
+    served = replace(settings, bundle=(imported.directory,), max_batch=4)
     with serving(served) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 

@@ -31,7 +31,7 @@ NUMBERS = [
 def test_empty_environment_gives_the_defaults() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings()
-    assert settings.bundle == SHIPPED_BUNDLE
+    assert settings.bundle == (SHIPPED_BUNDLE,)
     assert settings.cache_url == "memory://"
     assert settings.host == "127.0.0.1"
     assert settings.api_keys == ()
@@ -39,7 +39,7 @@ def test_empty_environment_gives_the_defaults() -> None:
 
 def test_each_setting_is_read_from_its_variable() -> None:
     environment = {
-        "PATRONUS_BUNDLE": "/srv/bundle",
+        "PATRONUS_BUNDLE": "/srv/bundle, /srv/other",
         "PATRONUS_BACKEND": "torch",
         "PATRONUS_DEVICE": "cuda",
         "PATRONUS_PRECISION": "bf16",
@@ -69,7 +69,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
     }
     assert len(environment) == len(dataclasses.fields(Settings))
     assert Settings.from_environment(environment) == Settings(
-        bundle=Path("/srv/bundle"),
+        bundle=(Path("/srv/bundle"), Path("/srv/other")),
         backend="torch",
         device="cuda",
         precision="bf16",
