@@ -43,6 +43,7 @@ from service.routes.health import health_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
+from service.routes.trace import trace_router
 from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
 
@@ -147,6 +148,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
+    app.include_router(trace_router(context))
     app.include_router(visualize_router(context))
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))

@@ -107,10 +107,16 @@ def image_id(pixels: Pixels) -> str:
 def grid_png(images: list[Pixels]) -> bytes:
     """Several pictures of one shape in the squarest grid that holds them, as one PNG file."""
     columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    channels, height, width = images[0].shape
-    canvas = np.full((channels, rows * height, columns * width), 255, np.uint8)
-    for i, pixels in enumerate(images):
-        top, left = (i // columns) * height, (i % columns) * width
-        canvas[:, top : top + height, left : left + width] = pixels
+    return filmstrip_png([images[start : start + columns] for start in range(0, len(images), columns)])
+
+
+def filmstrip_png(rows: list[list[Pixels]]) -> bytes:
+    """Rows of pictures of one shape as one PNG file, white where a row is shorter than the longest."""
+    channels, height, width = rows[0][0].shape
+    columns = max(len(row) for row in rows)
+    canvas = np.full((channels, len(rows) * height, columns * width), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, pixels in enumerate(row):
+            top, left = i * height, j * width
+            canvas[:, top : top + height, left : left + width] = pixels
     return encode_png(canvas)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
@@ -44,6 +45,7 @@ from service.pipeline.errors import PipelineError, UnknownImageError
 from service.pipeline.measured import REMEDY, reference_images, statistics_of
 from service.pipeline.progress import Followers, ProgressFeed, Stage
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
+from service.pipeline.trace import Trace, Tracer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -53,6 +55,9 @@ Origin = Literal["image", "request", "prior", "resampled_from_training_statistic
 
 request_priority: ContextVar[Priority] = ContextVar("request_priority", default=Priority.NORMAL)
 """The priority of all jobs that are made in the current context, which is one request's."""
+
+MAX_TRACED_STEPS = 10_000
+"""Of all images of one request: each step's activations go into the answer."""
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
@@ -85,6 +90,7 @@ class Generation:
     clamped: list[Clamping]
     activations_from: Origin
     timing: Timing
+    trace: Trace | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ class GenerateRequest:
     """What to sample: under whose activations, changed how, from which x_T, by which sampler.
 
     At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is sampled from the
-    latent prior, or resampled from training statistics where the bundle has no prior.
+    latent prior, or resampled from training statistics where the bundle has no prior. `is_traced` has x̂₀
+    encoded after every step, and `num_previews` of them kept.
     """
 
     pixels: Pixels | None
@@ -139,6 +146,8 @@ class GenerateRequest:
     eta: float
     seed: int
     inverted: bool
+    is_traced: bool = False
+    num_previews: int = 0
 
 
 class Pipeline:
@@ -225,18 +234,17 @@ class Pipeline:
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
         is_continuation = request.inverted or origin == "prior"
-        pixels, timing = await self._denoise(
-            table,
-            x,
-            asked,
-            seeds,
-            deadline,
-            is_continuation=is_continuation,
-            on_step=_listener(feed, Stage.GENERATE, request.steps),
-        )
+        denoise = partial(self._denoise, table, x, asked, seeds, deadline, is_continuation=is_continuation)
+        listener = _listener(feed, Stage.GENERATE, request.steps)
+        trace = None
+        if request.is_traced:
+            tracer = self._tracer(request.num_images, table, request.num_previews)
+            (pixels, timing), trace = await _traced(tracer, denoise, listener)
+        else:
+            pixels, timing = await denoise(on_step=listener)
         achieved = await self._activations(pixels)
         images = [GeneratedImage(*parts) for parts in zip(pixels, seeds, asked, achieved, strict=True)]
-        return Generation(images, clamped, origin, waited + timing)
+        return Generation(images, clamped, origin, waited + timing, trace)
 
     async def edit(
         self,
@@ -385,6 +393,11 @@ class Pipeline:
             raise PipelineError(f"activations must have {m} entries, not {len(s)}")
         if s is not None and not ((s >= 0.0) & (s <= LARGEST_ACTIVATION + 1e-3)).all():
             raise PipelineError(f"activations must be 0 to {LARGEST_ACTIVATION:.2f}")
+        if request.is_traced and request.num_images * request.steps > MAX_TRACED_STEPS:
+            raise PipelineError(
+                f"a trace takes num_images * steps of at most {MAX_TRACED_STEPS}, "
+                f"not {request.num_images * request.steps}"
+            )
         if request.eta != 0.0 and request.sampler != "ddim":
             raise PipelineError(f"eta is for sampler ddim only, not {request.sampler}")
         if request.inverted:
@@ -500,6 +513,18 @@ class Pipeline:
         result = await self._engine.denoise(job, self._core)
         return from_x_0(result.x), result.timing
 
+    def _tracer(self, num_samples: int, table: SamplerTable, num_previews: int) -> Tracer:
+        async def encode(x_0: Float32) -> Float32:
+            return (await self._engine.encode(EncodeJob(x_0, is_continuation=True), self._core)).activations
+
+        return Tracer(
+            encode,
+            num_samples=num_samples,
+            timesteps=table.timesteps,
+            num_prototypes=self.bundle.config.num_prototypes,
+            num_previews=num_previews,
+        )
+
     async def _activations(self, pixels: Pixels) -> list[Float32]:
         return [known.activations for known in await self.encode(list(pixels), is_continuation=True)]
 
@@ -530,6 +555,19 @@ def _listener(
     feed: ProgressFeed | None, stage: Stage, steps: int, image: int = 0, prototype: int | None = None
 ) -> OnStep | None:
     return None if feed is None else feed.listener(stage, steps, first_image=image, prototype=prototype)
+
+
+async def _traced(
+    tracer: Tracer, denoise: Callable[..., Awaitable[T]], listener: OnStep | None
+) -> tuple[T, Trace]:
+    """What `denoise(on_step=...)` gives, and what the tracer saw; `listener` is told as well."""
+    followers = Followers()
+    tracing = asyncio.ensure_future(tracer.run())
+    try:
+        with followers.joined_by(listener), followers.joined_by(tracer.on_step):
+            return await denoise(on_step=followers.tell), await tracing
+    finally:
+        tracing.cancel()
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

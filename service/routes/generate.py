@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
-import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.images import encode_png, grid_png, to_base64
-from service.pipeline.edits import Clamping, Edit
-from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation, Pipeline
+from service.pipeline.pipeline import EditedImage, Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
@@ -27,16 +24,17 @@ from service.routes.answering import (
 from service.routes.bodies import check_limits, read_body, read_source
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
+from service.routes.sampling import clamped, edits_from, sample
 from service.routes.schemas import (
-    ClampingModel,
     EditActivations,
-    EditModel,
     EditRequest,
     EditResponse,
     GeneratedImageModel,
     GenerateRequestModel,
     GenerateResponse,
+    TraceModel,
 )
+from service.routes.trace import trace_fields
 
 
 def generate_router(context: Context) -> APIRouter:
@@ -55,29 +53,8 @@ def generate_router(context: Context) -> APIRouter:
         async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()
             body, files = await read_body(request, GenerateRequestModel, max_files=1)
-            pipeline = context.pipeline(request, body.model)
-            feed = feed_of(follower, body.preview_every)
-            check_limits(settings, steps=body.steps, num_images=body.num_images)
-            request.state.row_steps.take(body.steps * (body.num_images + (body.x_T == "inverted")))
-            pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
-            if pixels is not None and body.activations is not None:
-                raise ProblemError(422, "give an image or activations, not both")
-            given = None if body.activations is None else np.array(body.activations, np.float32)
-            generation = await pipeline.generate(
-                GenerateRequest(
-                    pixels=pixels,
-                    activations=given,
-                    edits=edits_from(body.edits),
-                    extrapolate=body.extrapolate,
-                    num_images=body.num_images,
-                    steps=body.steps,
-                    sampler=body.sampler,
-                    eta=body.eta,
-                    seed=body.seed,
-                    inverted=body.x_T == "inverted",
-                ),
-                deadline,
-                feed,
+            pipeline, generation = await sample(
+                context, request, body, files, deadline, follower, is_traced=body.trace
             )
             pictures = [image.pixels for image in generation.images]
             if wants_png(request):
@@ -128,10 +105,6 @@ def generate_router(context: Context) -> APIRouter:
     return router
 
 
-def edits_from(models: Sequence[EditModel]) -> list[Edit]:
-    return [Edit(model.prototype, model.op, model.value) for model in models]
-
-
 def _generate_response(
     pipeline: Pipeline, generation: Generation, files: list[bytes], started: float
 ) -> GenerateResponse:
@@ -143,7 +116,8 @@ def _generate_response(
         ],
         activations=[numbers(image.asked) for image in generation.images],
         activations_from=generation.activations_from,
-        clamped=_clamped(generation.clamped),
+        clamped=clamped(generation.clamped),
+        trace=None if generation.trace is None else TraceModel(**trace_fields(generation, [])),
         timings=timings(
             generation.timing.queue_s, generation.timing.inference_s, time.perf_counter() - started
         ),
@@ -166,10 +140,6 @@ def _edit_response(
             reconstruction=numbers(edited.reconstruction_activations),
         ),
         rounds=edited.rounds,
-        clamped=_clamped(edited.clamped),
+        clamped=clamped(edited.clamped),
         timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
     )
-
-
-def _clamped(clampings: Sequence[Clamping]) -> list[ClampingModel]:
-    return [ClampingModel(**vars(clamping)) for clamping in clampings]

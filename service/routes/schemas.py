@@ -82,7 +82,7 @@ class EncodeRequest(SourceModel):
     maps: Annotated[bool, Field(description="add similarity_maps [m][h][w]")] = False
 
 
-class GenerateRequestModel(SourceModel):
+class SampleRequest(SourceModel):
     """With no image, image_id or activations, s is sampled from the bundle's latent prior, without a prior
     resampled from training statistics, and without those refused with 422."""
 
@@ -101,6 +101,17 @@ class GenerateRequestModel(SourceModel):
         Field(description="inverted: the given image's own x_T, by DDIM inversion"),
     ] = "random"
     preview_every: PreviewEvery = 0
+
+
+class GenerateRequestModel(SampleRequest):
+    trace: Annotated[bool, Field(description="add what /trace answers, without previews")] = False
+
+
+class TraceRequest(SampleRequest):
+    num_previews: Annotated[
+        int,
+        Field(ge=0, le=100, description="pictures of x_0_hat for each image, evenly spaced over the steps"),
+    ] = 8
 
 
 class EditRequest(SourceModel):
@@ -205,12 +216,54 @@ class GeneratedImageModel(BaseModel):
     achieved: list[float]
 
 
+class PreviewModel(BaseModel):
+    """x_0_hat after `step` steps, the last of them at `timestep`."""
+
+    step: int
+    timestep: int
+    image: str
+
+
+class TracedImage(BaseModel):
+    """activations [k][m] of x_0_hat after each step; emergence [m] as timesteps, null for never."""
+
+    seed: int
+    activations: list[list[float]]
+    emergence: list[int | None]
+    previews: list[PreviewModel]
+
+
+class TraceModel(BaseModel):
+    """When each prototype appears, over the k steps at `timesteps`.
+
+    activations [k][m]: mean over the images; emergence [m]: the timestep from which a prototype stays beyond
+    half of its change from the first x_0_hat to the last, median over the images where it changes at all,
+    else null; emergence_spread [m]: between the quartiles; num_emerged [m]: in how many images.
+    """
+
+    timesteps: list[int]
+    activations: list[list[float]]
+    emergence: list[float | None]
+    emergence_spread: list[float | None]
+    num_emerged: list[int]
+    images: list[TracedImage]
+
+
 class GenerateResponse(BaseModel):
     """`activations`: what was asked for, one list for each image, edits included."""
 
     model: ModelInfo
     images: list[GeneratedImageModel]
     activations: list[list[float]]
+    activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
+    clamped: list[ClampingModel]
+    trace: TraceModel | None = None
+    timings: Timings
+
+
+class TraceResponse(TraceModel):
+    model: ModelInfo
+    asked: list[list[float]]
     activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
     clamped: list[ClampingModel]
     timings: Timings
@@ -320,6 +373,7 @@ class ProblemModel(BaseModel):
 REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     EncodeRequest,
     GenerateRequestModel,
+    TraceRequest,
     EditRequest,
     VisualizeRequest,
 )
