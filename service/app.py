@@ -161,7 +161,9 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: Drain) -> None:
     """From the inside out: each wraps those above it."""
     limiter = None if settings.rate is None else RateLimiter(settings.rate)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, max_total_bytes=settings.max_bodies_bytes
+    )
     budget = Budget(max_row_steps=settings.max_row_steps_per_key)
     app.add_middleware(ClientLimits, limiter=limiter, budget=budget, refused=metrics.request_refused)
     app.add_middleware(ApiKeys, keys=settings.api_keys, refused=metrics.request_refused)

@@ -38,15 +38,15 @@ class Settings:
     bundle: comma-separated directories, the default model first; backend: auto is onnx; precision: of the
     denoiser under the torch backend, auto being bf16 on a GPU that has it and fp32 elsewhere; max_batch:
     rows in one network call; max_queue: samples that may wait; max_steps, max_images: per request;
-    max_body_bytes: of a request; max_pixels: width x height of one uploaded picture; request_timeout_s:
-    after which a request is given up with 504; api_keys: comma-separated, none means open;
-    drain_timeout_s: for running requests after SIGTERM; rate_limit: N/s, N/m or N/h for each key (each
-    address where no keys are set), empty for none; rate_burst: requests that may come at once, 0 for N;
-    max_row_steps_per_key: images x steps in flight for each key, 0 for no limit; cors_origins:
-    comma-separated, none means that browsers of other origins are refused; log_format: auto is json where
-    stderr is no terminal; cache_timeout_ms: for one call of Redis; step_timeout_s: a step of the network
-    that takes longer is taken for dead, and liveness fails; tune_batch: auto measures at start which
-    batch up to max_batch is worth its time, off uses max_batch.
+    max_body_bytes, max_bodies_bytes: of a request, of all that run; max_pixels: width x height of one
+    uploaded picture; request_timeout_s: after which a request is given up with 504; api_keys:
+    comma-separated, none means open; drain_timeout_s: for running requests after SIGTERM; rate_limit:
+    N/s, N/m or N/h for each key (each address where no keys are set), empty for none; rate_burst:
+    requests that may come at once, 0 for N; max_row_steps_per_key: images x steps in flight for each key,
+    0 for no limit; cors_origins: comma-separated, none means that browsers of other origins are refused;
+    log_format: auto is json where stderr is no terminal; cache_timeout_ms: for one call of Redis;
+    step_timeout_s: a step of the network that takes longer is taken for dead, and liveness fails;
+    tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch.
     """
 
     bundle: Paths = (SHIPPED_BUNDLE,)
@@ -62,6 +62,7 @@ class Settings:
     max_steps: int = 1000
     max_images: int = 64
     max_body_bytes: int = 32 * 2**20
+    max_bodies_bytes: int = 512 * 2**20
     max_pixels: int = 25_000_000
     request_timeout_s: float = 120.0
     drain_timeout_s: float = 30.0
@@ -87,6 +88,11 @@ class Settings:
             if value not in choices:
                 allowed = ", ".join(choices)
                 raise SettingsError(f"{PREFIX}{name.upper()} must be one of {allowed}, not {value!r}")
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise SettingsError(
+                f"{PREFIX}MAX_BODIES_BYTES must be at least {PREFIX}MAX_BODY_BYTES, {self.max_body_bytes}, "
+                f"not {self.max_bodies_bytes}"
+            )
         if not self.bundle:
             raise SettingsError(f"{PREFIX}BUNDLE must name at least one directory")
         if self.precision == "bf16" and self.backend != "torch":
@@ -192,6 +198,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_steps": (1, 100_000),
     "max_images": (1, 4096),
     "max_body_bytes": (1024, 2**33),
+    "max_bodies_bytes": (1024, 2**40),
     "max_pixels": (1024, 10**10),
     "request_timeout_s": (0.1, 86_400),
     "drain_timeout_s": (0, 86_400),

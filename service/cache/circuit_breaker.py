@@ -21,8 +21,9 @@ class Circuit(enum.Enum):
 class CircuitBreaker:
     """Opens after `max_failures` calls in a row have failed; after `pause_s` one call may probe.
 
-    A probe that succeeds closes the circuit, one that fails opens it for another pause. For one event
-    loop. `watch` hears of every opening and closing.
+    A probe that succeeds closes the circuit, and nothing else does; one that fails leaves it open for
+    another pause. A call that began before the circuit opened has no say in what comes after. For one
+    event loop. `watch` hears of every opening and every closing, in turns.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class CircuitBreaker:
         self._clock = clock
         self._watch = watch
         self._num_failures = 0
+        self._num_openings = 0
         self._circuit = Circuit.CLOSED
         self._probe_at = 0.0
 
@@ -52,16 +54,19 @@ class CircuitBreaker:
         Raises CacheUnavailableError, at once, where the circuit lets no call through.
         """
         is_probe = self._enter()
+        num_openings = self._num_openings
         try:
             yield
         except failures:
-            self._failed(is_probe)
+            if num_openings == self._num_openings:
+                self._failed(is_probe)
             raise
         except BaseException:
             if is_probe:  # nothing was learnt: the next call may probe
                 self._circuit = Circuit.OPEN
             raise
-        self._succeeded()
+        if num_openings == self._num_openings:
+            self._succeeded(is_probe)
 
     def _enter(self) -> bool:
         if self._circuit is Circuit.CLOSED:
@@ -73,18 +78,16 @@ class CircuitBreaker:
 
     def _failed(self, is_probe: bool) -> None:
         self._num_failures += 1
-        if is_probe:
-            self._open()
-        elif self._circuit is Circuit.CLOSED and self._num_failures >= self._max_failures:
-            self._open()
-            self._watch(Circuit.OPEN)
-
-    def _open(self) -> None:
+        if not is_probe and self._num_failures < self._max_failures:
+            return
         self._circuit = Circuit.OPEN
         self._probe_at = self._clock() + self._pause_s
+        if not is_probe:
+            self._num_openings += 1
+            self._watch(Circuit.OPEN)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, is_probe: bool) -> None:
         self._num_failures = 0
-        if self._circuit is not Circuit.CLOSED:
+        if is_probe:
             self._circuit = Circuit.CLOSED
             self._watch(Circuit.CLOSED)

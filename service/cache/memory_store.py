@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+
+from service.cache.cache import CacheError, Found, Store
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Holds at most `max_bytes` of values and keys; one larger than that is not kept."""
 
     def __init__(self, *, max_bytes: int) -> None:
@@ -20,13 +23,24 @@ class MemoryStore:
     def num_bytes(self) -> int:
         return self._num_bytes
 
-    async def get(self, key: str) -> bytes | None:
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        return [self._find(key) for key in keys]
+
+    async def set_many(self, items: Sequence[tuple[str, bytes]]) -> list[CacheError | None]:
+        for key, value in items:
+            self._keep(key, value)
+        return [None] * len(items)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def _find(self, key: str) -> bytes | None:
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
-    async def set(self, key: str, value: bytes) -> None:
+    def _keep(self, key: str, value: bytes) -> None:
         previous = self._values.pop(key, None)
         if previous is not None:
             self._num_bytes -= _size(key, previous)
@@ -37,9 +51,6 @@ class MemoryStore:
         while self._num_bytes > self._max_bytes:
             oldest, forgotten = self._values.popitem(last=False)
             self._num_bytes -= _size(oldest, forgotten)
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 def _size(key: str, value: bytes) -> int:

@@ -13,7 +13,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from service.engine.engine_core import EngineCore
-from service.engine.errors import EngineHangsError, EngineStoppedError, QueueFullError
+from service.engine.errors import (
+    DeadlineExceededError,
+    EngineError,
+    EngineHangsError,
+    EngineStoppedError,
+    QueueFullError,
+)
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
 
 log = logging.getLogger(__name__)
@@ -23,6 +29,10 @@ R = TypeVar("R")
 IDLE_HEARTBEAT_S = 0.5
 HANGS_AFTER_S, HANGS_AFTER_STEPS = 5.0, 100.0
 """A step hangs that takes longer than both: these seconds, and so many times the longest step lately."""
+LAST_STEP_S = 1.0
+"""How long a stopping engine is waited for that has nobody left to answer."""
+BROKEN_AFTER = 5
+"""A network is broken that has failed so often in a row, for all that it was given."""
 FORGETTING = 0.99
 """How much of the longest step is remembered from one step to the next."""
 
@@ -103,9 +113,28 @@ class AsyncEngine:
         """Whether a step has been running for longer than `step_timeout_s`."""
         return self.hang is not None and self.heartbeat_age_s > self._step_timeout_s
 
+    @property
+    def failure(self) -> str | None:
+        """What to say of a network that fails for everybody, as one on a broken device does; else None."""
+        count = max(core.num_failed_in_a_row for core in self._cores)
+        return f"the last {count} calls of the network failed" if count >= BROKEN_AFTER else None
+
     def deadline_in(self, seconds: float) -> float:
         """A job deadline that many seconds from now."""
         return self._clock() + seconds
+
+    def check_time(self, steps: int, deadline: float, core: EngineCore | None = None) -> None:
+        """Raise DeadlineExceededError where `steps` steps, one after the other, take longer than that.
+
+        A floor, as measured lately; it raises nothing where nothing was.
+        """
+        now = self._clock()
+        needed_s = (core or self._cores[0]).seconds_of(steps, now)
+        if needed_s is not None and needed_s > deadline - now:
+            left_s = deadline - now
+            raise DeadlineExceededError(
+                f"the request needs about {needed_s:.3g} s, {left_s:.3g} s are left before its deadline"
+            )
 
     async def denoise(self, job: DenoiseJob, core: EngineCore | None = None) -> DenoiseResult:
         """Run a job to its end. Raises EngineError."""
@@ -137,7 +166,12 @@ class AsyncEngine:
         traceback: TracebackType | None,
     ) -> None:
         self.drain()
-        await asyncio.to_thread(self._thread.join, self._drain_timeout_s + 5.0)
+        started_at = time.monotonic()
+        while self._thread.is_alive():
+            patience_s = self._drain_timeout_s + LAST_STEP_S if self._outstanding else LAST_STEP_S
+            if time.monotonic() - started_at > patience_s:
+                break
+            await asyncio.sleep(0.01)
         if self._thread.is_alive():
             log.error("the engine thread hangs in a step and is left behind")
             self._state = EngineState.DEAD
@@ -180,7 +214,7 @@ class AsyncEngine:
             if hang is not None:
                 raise EngineHangsError(hang)
             waiting = self._inbox_samples
-            if waiting and waiting + samples > self._max_queue and not job.is_continuation:
+            if waiting and waiting + samples > self._max_queue and not job.admission.is_taken:
                 raise QueueFullError(f"{waiting} of {self._max_queue} places are taken")
             self._inbox_samples += samples
             self._inbox.put(take)
@@ -197,12 +231,15 @@ class AsyncEngine:
         except BaseException:
             log.exception("the engine thread died")
             outcome = EngineState.DEAD
-        with self._lock:  # nothing is posted after this
+        with self._lock:  # no job is posted after this
             self._state = outcome
+        error = EngineStoppedError(f"the engine is {outcome}")
         while not self._inbox.empty():
-            self._inbox.get()()
+            _at_all_events(self._inbox.get())
         for core in self._cores:
-            core.abort(EngineStoppedError(f"the engine is {outcome}"))
+            _at_all_events(lambda core=core: core.abort(error))  # type: ignore[misc]
+        for future in tuple(self._outstanding):  # whoever the above should have told, and did not
+            _fail(future, error)
 
     @property
     def _has_work(self) -> bool:
@@ -233,6 +270,26 @@ class AsyncEngine:
 
 
 _J = TypeVar("_J", DenoiseJob, EncodeJob)
+
+
+def _at_all_events(act: Callable[[], None]) -> None:
+    try:
+        act()
+    except BaseException:
+        log.exception("the engine failed once more while it stopped")
+
+
+def _fail(future: asyncio.Future[Any], error: EngineError) -> None:
+    """Fail a future of some event loop from the engine's thread, unless it is resolved by then."""
+
+    def fail() -> None:
+        if not future.done():
+            future.set_exception(error)
+
+    try:
+        future.get_loop().call_soon_threadsafe(fail)
+    except RuntimeError:  # the loop is closed: nobody is left to tell
+        log.debug("the engine stopped after an event loop was closed")
 
 
 def _nothing() -> None:

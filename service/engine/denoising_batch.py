@@ -115,10 +115,9 @@ class DenoisingBatch:
         for row in self.rows:
             row.step += 1
 
-    def x(self, i: int) -> Float32:
-        """A copy of row i's current x."""
-        current: Float32 = self._x_t[i].copy()
-        return current
+    def state(self, i: int) -> tuple[Float32, Float32]:
+        """Views of row i's current x and memory."""
+        return self._x_t[i], self._memory[i]
 
     def release(self, unwanted: set[int]) -> None:
         """Free rows by position; the last rows move into the gaps."""

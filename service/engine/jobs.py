@@ -34,6 +34,13 @@ class Priority(StrEnum):
     HIGH = "high"
 
 
+@dataclass(eq=False)
+class Admission:
+    """Whether a request's work was taken: then none of its further jobs is refused for a full queue."""
+
+    is_taken: bool = False
+
+
 OnStep = Callable[[int, int, Float32], None]
 """Told of a sample (its index in the job), the number of its steps that are done, and x_0_hat (C, H, W)."""
 
@@ -42,12 +49,12 @@ OnStep = Callable[[int, int, Float32], None]
 class DenoiseJob:
     """Take n samples through all steps of one table, each under its own activations.
 
-    x: (n, C, H, W) where they start; activations: (n, m), or x: (n, m), activations: (n, 0) for the prior;
-    noise_seeds: n integers from which each
-    sample's fresh noise is drawn; deadline: in the engine's clock, seconds. `is_continuation` marks a
-    later part of a request whose first part was taken: it is not refused when the queue is full.
-    `on_step` is called from the engine's thread, which it must not hold up, after each step of each
-    sample; its x_0_hat is a copy.
+    x: (n, C, H, W) where they start; activations: (n, m), or x: (n, m), activations: (n, 0) for the
+    prior; noise_seeds: n integers from which each sample's fresh noise is drawn; deadline: in the
+    engine's clock, seconds. Jobs of one request share their `admission`. `on_step` is called from the
+    engine's thread, which it must not hold up, after each step of each sample; its x_0_hat is a copy.
+    memory: like x, what the first step remembers, zeros where it is None (only a table that continues
+    another one reads it there, such as `bdia_regeneration`).
     """
 
     x: Float32
@@ -55,10 +62,11 @@ class DenoiseJob:
     table: SamplerTable
     noise_seeds: tuple[int, ...]
     deadline: float = math.inf
-    is_continuation: bool = False
+    admission: Admission = field(default_factory=Admission)
     network: Network = Network.DENOISER
     priority: Priority = Priority.NORMAL
     on_step: OnStep | None = None
+    memory: Float32 | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.x), len(self.activations), len(self.noise_seeds)}
@@ -67,6 +75,8 @@ class DenoiseJob:
                 f"a job needs samples and steps: {len(self.x)} starts, {len(self.activations)} activations, "
                 f"{len(self.noise_seeds)} seeds, {len(self.table)} steps"
             )
+        if self.memory is not None and self.memory.shape != self.x.shape:
+            raise ValueError(f"memory must have the shape of x, {self.x.shape}, not {self.memory.shape}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,11 +84,11 @@ class DenoiseJob:
 
 @dataclass(frozen=True, eq=False)
 class EncodeJob:
-    """Encode n images x_0 (n, C, H, W); `is_continuation` as in DenoiseJob."""
+    """Encode n images x_0 (n, C, H, W); `deadline` and `admission` as in DenoiseJob."""
 
     x_0: Float32
     deadline: float = math.inf
-    is_continuation: bool = False
+    admission: Admission = field(default_factory=Admission)
 
     def __len__(self) -> int:
         return len(self.x_0)
@@ -97,9 +107,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class DenoiseResult:
-    """x: (n, C, H, W), or (n, m) of the prior, after the last step."""
+    """x and memory: (n, C, H, W), or (n, m) of the prior, after the last step."""
 
     x: Float32
+    memory: Float32
     timing: Timing
 
 

@@ -34,14 +34,16 @@ _order = attrgetter("order")
 class Denoising:
     """A denoise job with its ticket.
 
-    `num_done` counts finished samples, `num_steps_left` the steps of the others; at `give_up_at` it is to be
-    checked whether the job can still meet its deadline. `started_at` is None before the first row.
+    `x` and `memory` hold the finished samples, `num_done` counts them, and `num_steps_left` the steps of
+    the others; at `give_up_at` it is to be checked whether the job can still meet its deadline.
+    `started_at` is None before the first row.
     """
 
     job: DenoiseJob
     ticket: Ticket[DenoiseResult]
     submitted_at: float
     x: Float32
+    memory: Float32
     num_steps_left: int
     give_up_at: float
     started_at: float | None = None
@@ -73,6 +75,8 @@ class Lane:
         self._waiting: list[Row] = []  # the most urgent first
         self._num_ticks = 0
         self._sequence = count()
+        self.num_failed_in_a_row = 0
+        """Steps since one in which the network did anything for anybody."""
 
     @property
     def has_work(self) -> bool:
@@ -104,17 +108,30 @@ class Lane:
         """Use at most that many of the batch's rows from now on."""
         self._capacity = max(1, min(rows, self._batch.capacity))
 
+    def seconds_of(self, steps: int, now: float) -> float | None:
+        """A floor for how long that many steps of one sample take; None without a measurement."""
+        step_s = self._step_times.at_least(self._bucket(1), now)
+        return None if step_s is None else step_s * steps
+
     def append(self, job: DenoiseJob, ticket: Ticket[DenoiseResult], now: float) -> None:
         """Let a job wait for rows; its ticket fails at once when its deadline is out of reach."""
         due, sequence = due_tick(job, self._num_ticks, self._capacity), next(self._sequence)
-        item = Denoising(job, ticket, now, np.empty_like(job.x), len(job) * len(job.table), job.deadline)
+        x, memory = np.empty_like(job.x), np.empty_like(job.x)
+        item = Denoising(job, ticket, now, x, memory, len(job) * len(job.table), job.deadline)
         if job.deadline < math.inf:
             self._check(item, now, ahead_s=self._seconds_ahead((due, sequence), now))
             if ticket.is_resolved:
                 return
         rows = [
             Row(
-                item, i, job.table, job.noise_seeds[i], job.activations[i], job.x[i], order=(due, sequence, i)
+                item,
+                i,
+                job.table,
+                job.noise_seeds[i],
+                job.activations[i],
+                job.x[i],
+                None if job.memory is None else job.memory[i],
+                (due, sequence, i),
             )
             for i in range(len(job))
         ]
@@ -182,6 +199,7 @@ class Lane:
         if not failures.any and num_rows <= self._memory_limit.rows:
             self._step_times.add(bucket, finished_at - started_at, finished_at)
         self._memory_limit.observe(failures)
+        self.num_failed_in_a_row = self.num_failed_in_a_row + 1 if len(failures.errors) == num_rows else 0
         wasted = sum(_owner(row).ticket.abandoned for row in self._batch.rows)
         self._observer.step_finished(num_rows, wasted)
         self._num_ticks += 1
@@ -210,12 +228,12 @@ class Lane:
         for i in done:
             row = self._batch.rows[i]
             item = _owner(row)
-            item.x[row.index] = self._batch.x(i)
+            item.x[row.index], item.memory[row.index] = self._batch.state(i)
             item.num_done += 1
             if item.num_done == len(item.job):
                 assert item.started_at is not None
                 timing = Timing(item.started_at - item.submitted_at, now - item.started_at)
-                item.ticket.resolve(DenoiseResult(item.x, timing))
+                item.ticket.resolve(DenoiseResult(item.x, item.memory, timing))
                 any_resolved = True
                 self._observer.job_finished(timing.queue_s, timing.inference_s)
         self._batch.release(done)

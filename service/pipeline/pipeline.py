@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
-from weakref import WeakValueDictionary
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +19,15 @@ from model.samplers import (
     Sampler,
     SamplerTable,
     ddim,
-    ddim_inversion,
     dpmpp_2m,
     sampler_table,
 )
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, crop, from_x_0, to_x_0
+from model.transforms import Pixels, crop, from_x_0
 from service.cache.cache import Cache
-from service.cache.single_flight import SingleFlight
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
-from service.engine.jobs import DenoiseJob, EncodeJob, Network, OnStep, Priority, Timing
-from service.images import image_id
+from service.engine.jobs import DenoiseJob, EncodeJob, Network, OnStep, Timing
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
@@ -41,10 +36,12 @@ from service.pipeline.edits import (
     apply_edits,
     prototype_index,
 )
-from service.pipeline.errors import PipelineError, UnknownImageError
+from service.pipeline.errors import PipelineError
+from service.pipeline.known_images import Encoding, KnownImages, together
 from service.pipeline.measured import REMEDY, reference_images, statistics_of
 from service.pipeline.progress import Followers, ProgressFeed, Stage
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
+from service.pipeline.request_context import request_admission, request_priority
 from service.pipeline.trace import Trace, Tracer
 
 Float32 = npt.NDArray[np.float32]
@@ -53,25 +50,11 @@ T = TypeVar("T")
 
 Origin = Literal["image", "request", "prior", "resampled_from_training_statistics"]
 
-request_priority: ContextVar[Priority] = ContextVar("request_priority", default=Priority.NORMAL)
-"""The priority of all jobs that are made in the current context, which is one request's."""
-
 MAX_TRACED_STEPS = 10_000
 """Of all images of one request: each step's activations go into the answer."""
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One image read: activations (m,), similarity_maps (m, h, w), and whether the cache knew it."""
-
-    pixels: Pixels
-    image_id: str
-    activations: Float32
-    similarity_maps: Float32
-    cached: bool
 
 
 @dataclass(frozen=True)
@@ -164,57 +147,20 @@ class Pipeline:
         self.bundle = bundle
         self._core = core
         self._engine = engine
-        self._cache = cache
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
-        self._encodings: SingleFlight[bytes] = SingleFlight()
-        self._inversions: SingleFlight[bytes] = SingleFlight()
-        self._inversion_followers: WeakValueDictionary[str, Followers] = WeakValueDictionary()
+        self._images = KnownImages(bundle, engine, cache, core)
 
-    async def encode(self, images: Sequence[Pixels], *, is_continuation: bool = False) -> list[Encoding]:
-        """Activations and similarity maps of images (C, H, W), known ones from the cache.
-
-        `is_continuation`: of a request whose work was already taken, not to be refused for a full queue.
-        """
-        ids = [image_id(pixels) for pixels in images]
-        found: dict[str, Encoding] = {}
-        unknown: list[tuple[str, Pixels]] = []
-        distinct = dict(zip(ids, images, strict=True))
-        values = await asyncio.gather(*(self._cache.get("encode", name) for name in distinct))
-        for (name, pixels), value in zip(distinct.items(), values, strict=True):
-            if value is not None and len(value) == self._encoding_bytes:
-                found[name] = self._unpacked(pixels, name, value, cached=True)
-                continue
-            if value is not None:
-                self._cache.lying("encode")
-            unknown.append((name, pixels))
-        if unknown:
-            if len(unknown) == 1:
-                joined = await self._encodings.run(
-                    unknown[0][0], lambda: self._encode_and_keep(unknown, is_continuation)
-                )
-            else:
-                joined = await self._encode_and_keep(unknown, is_continuation)
-            for i, (name, pixels) in enumerate(unknown):
-                value = joined[i * self._encoding_bytes : (i + 1) * self._encoding_bytes]
-                found[name] = self._unpacked(pixels, name, value, cached=False)
-        return [found[name] for name in ids]
+    async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
+        """Activations and similarity maps of images (C, H, W), known ones from the cache."""
+        return await self._images.encode(images)
 
     async def remember(self, images: Sequence[Pixels]) -> None:
         """Keep images so that `recall` finds them by their image_id."""
-        kept = ((image_id(pixels), pixels.tobytes()) for pixels in images)
-        await asyncio.gather(*(self._cache.set("image", name, value) for name, value in kept))
+        await self._images.remember(images)
 
     async def recall(self, name: str) -> Pixels:
         """The pixels that were given `name` as their image_id. Raises UnknownImageError."""
-        value = await self._cache.get("image", name)
-        shape = self.bundle.config.image.shape
-        if value is not None and len(value) == int(np.prod(shape)):
-            pixels = np.frombuffer(value, np.uint8).reshape(shape)
-            if image_id(pixels) == name:
-                return pixels
-        if value is not None:
-            self._cache.lying("image")
-        raise UnknownImageError(f"image_id {name[:64]} is not kept here: send the image again")
+        return await self._images.recall(name)
 
     async def generate(
         self, request: GenerateRequest, deadline: float, feed: ProgressFeed | None = None
@@ -227,18 +173,20 @@ class Pipeline:
         asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
         if request.inverted:
             assert source is not None  # checked above
-            x_T = await self._inverted(source, request.steps, _listener(feed, Stage.INVERT, request.steps))
+            listener = _listener(feed, Stage.INVERT, request.steps)
+            x_T = await self._images.invert(
+                source, request.steps, listener, deadline, steps_after=request.steps
+            )
             x = np.repeat(x_T[None], request.num_images, axis=0)
         else:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
-        is_continuation = request.inverted or origin == "prior"
-        denoise = partial(self._denoise, table, x, asked, seeds, deadline, is_continuation=is_continuation)
+        denoise = partial(self._denoise, table, x, asked, seeds, deadline)
         listener = _listener(feed, Stage.GENERATE, request.steps)
         trace = None
         if request.is_traced:
-            tracer = self._tracer(request.num_images, table, request.num_previews)
+            tracer = self._tracer(request.num_images, table, request.num_previews, deadline)
             (pixels, timing), trace = await _traced(tracer, denoise, listener)
         else:
             pixels, timing = await denoise(on_step=listener)
@@ -265,7 +213,9 @@ class Pipeline:
         self._check_steps(steps)
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
-        x_T = await self._inverted(source, steps, _listener(feed, Stage.INVERT, steps))
+        x_T = await self._images.invert(
+            source, steps, _listener(feed, Stage.INVERT, steps), deadline, steps_after=steps
+        )
         table = ddim(self._schedule, steps)
         starts, activations = np.stack([x_T, x_T]), np.stack([asked, source.activations])
         both, timing = await self._denoise(
@@ -274,7 +224,6 @@ class Pipeline:
             activations,
             (0, 0),
             deadline,
-            is_continuation=True,
             on_step=_listener(feed, Stage.GENERATE, steps),
         )
         achieved, reconstructed = await self._activations(both)
@@ -288,7 +237,6 @@ class Pipeline:
                 driven[None],
                 (0,),
                 deadline,
-                is_continuation=True,
                 on_step=_listener(feed, Stage.CORRECT, steps),
             )
             timing += more
@@ -314,7 +262,6 @@ class Pipeline:
         *,
         steps: int,
         deadline: float,
-        is_continuation: bool = False,
         feed: ProgressFeed | None = None,
     ) -> Visualization:
         """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
@@ -326,15 +273,17 @@ class Pipeline:
         self._check_steps(steps)
         j = prototype_index(self.bundle, prototype)
         references = reference_images(self.bundle)
-        known_images = await self.encode([*sources, *references], is_continuation=is_continuation)
+        known_images = await self.encode([*sources, *references])
         encodings = known_images[: len(sources)]
         target = max(float(known.activations[j]) for known in known_images)
         asked = np.stack([known.activations for known in encodings])
         asked[:, j] = target
         x_T = np.stack(
-            await _together(
+            await together(
                 [
-                    self._inverted(known, steps, _listener(feed, Stage.INVERT, steps, i, j), is_continuation)
+                    self._images.invert(
+                        known, steps, _listener(feed, Stage.INVERT, steps, i, j), deadline, steps
+                    )
                     for i, known in enumerate(encodings)
                 ]
             )
@@ -346,10 +295,9 @@ class Pipeline:
             asked,
             (0,) * len(sources),
             deadline,
-            is_continuation=True,
             on_step=_listener(feed, Stage.GENERATE, steps, prototype=j),
         )
-        results = await self.encode(list(pixels), is_continuation=True)
+        results = await self.encode(list(pixels))
         best = int(np.argmax([known.activations[j] for known in results]))
         box = self.best_box(results[best].similarity_maps[j])
         return Visualization(
@@ -444,49 +392,13 @@ class Pipeline:
             table,
             noise_seeds,
             deadline,
+            request_admission(),
             network=Network.PRIOR,
             priority=request_priority.get(),
         )
         result = await self._engine.denoise(job, self._core)
         statistics = statistics_of(self.bundle, "the latent prior")
         return statistics.from_scores(result.x), result.timing
-
-    async def _inverted(
-        self, source: Encoding, steps: int, on_step: OnStep | None, is_continuation: bool = False
-    ) -> Float32:
-        """x_T (C, H, W) from which `steps` DDIM steps under the image's own s lead back to it."""
-        key = f"ddim-{steps}:{source.image_id}"
-        num_bytes = source.pixels.size * 4
-        value = await self._cache.get("invert", key)
-        if value is not None and len(value) != num_bytes:
-            self._cache.lying("invert")
-            value = None
-        if value is None:
-            followers = self._inversion_followers.setdefault(key, Followers())
-            with followers.joined_by(on_step):
-                value = await self._inversions.run(
-                    key, lambda: self._invert_and_keep(source, steps, key, followers, is_continuation)
-                )
-        return np.frombuffer(value, np.float32).reshape(source.pixels.shape)
-
-    async def _invert_and_keep(
-        self, source: Encoding, steps: int, key: str, followers: Followers, is_continuation: bool
-    ) -> bytes:
-        x, s = to_x_0(source.pixels)[None], source.activations[None]
-        # No deadline: several requests may wait for it, each with its own; it ends when none does.
-        table = ddim_inversion(self._schedule, steps)
-        job = DenoiseJob(
-            x,
-            s,
-            table,
-            (0,),
-            is_continuation=is_continuation,
-            priority=request_priority.get(),
-            on_step=followers.tell,
-        )
-        value = (await self._engine.denoise(job, self._core)).x.astype(np.float32).tobytes()
-        await self._cache.set("invert", key, value)
-        return value
 
     async def _denoise(
         self,
@@ -496,7 +408,6 @@ class Pipeline:
         seeds: Sequence[int],
         deadline: float,
         *,
-        is_continuation: bool,
         on_step: OnStep | None,
     ) -> tuple[Pixels, Timing]:
         noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
@@ -506,16 +417,18 @@ class Pipeline:
             table,
             noise_seeds,
             deadline,
-            is_continuation,
+            request_admission(),
             priority=request_priority.get(),
             on_step=on_step,
         )
         result = await self._engine.denoise(job, self._core)
         return from_x_0(result.x), result.timing
 
-    def _tracer(self, num_samples: int, table: SamplerTable, num_previews: int) -> Tracer:
+    def _tracer(self, num_samples: int, table: SamplerTable, num_previews: int, deadline: float) -> Tracer:
         async def encode(x_0: Float32) -> Float32:
-            return (await self._engine.encode(EncodeJob(x_0, is_continuation=True), self._core)).activations
+            return (
+                await self._engine.encode(EncodeJob(x_0, deadline, request_admission()), self._core)
+            ).activations
 
         return Tracer(
             encode,
@@ -526,29 +439,7 @@ class Pipeline:
         )
 
     async def _activations(self, pixels: Pixels) -> list[Float32]:
-        return [known.activations for known in await self.encode(list(pixels), is_continuation=True)]
-
-    async def _encode_and_keep(self, images: list[tuple[str, Pixels]], is_continuation: bool) -> bytes:
-        """Encoded and packed one after the other, in order."""
-        x_0 = to_x_0(np.stack([pixels for _, pixels in images]))
-        result = await self._engine.encode(EncodeJob(x_0, is_continuation=is_continuation), self._core)
-        packed = []
-        for i, (name, _) in enumerate(images):
-            s, maps = result.activations[i], result.similarity_maps[i]
-            packed.append((name, s.astype(np.float32).tobytes() + maps.astype(np.float32).tobytes()))
-        await asyncio.gather(*(self._cache.set("encode", name, value) for name, value in packed))
-        return b"".join(value for _, value in packed)
-
-    @property
-    def _encoding_bytes(self) -> int:
-        height, width = self.bundle.config.grid_shape
-        return 4 * self.bundle.config.num_prototypes * (1 + height * width)
-
-    def _unpacked(self, pixels: Pixels, name: str, value: bytes, *, cached: bool) -> Encoding:
-        m = self.bundle.config.num_prototypes
-        numbers = np.frombuffer(value, np.float32)
-        maps = numbers[m:].reshape(m, *self.bundle.config.grid_shape)
-        return Encoding(pixels, name, numbers[:m], maps, cached)
+        return [known.activations for known in await self.encode(list(pixels))]
 
 
 def _listener(
@@ -568,13 +459,3 @@ async def _traced(
             return await denoise(on_step=followers.tell), await tracing
     finally:
         tracing.cancel()
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, in order; when one fails or the caller leaves, the others are cancelled."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -21,7 +21,8 @@ from service.engine.async_engine import AsyncEngine
 from service.engine.jobs import Priority
 from service.metrics import Metrics
 from service.pipeline.errors import UnknownModelError
-from service.pipeline.pipeline import Pipeline, request_priority
+from service.pipeline.pipeline import Pipeline
+from service.pipeline.request_context import begin_request
 from service.problems import ProblemError, finished_reason, problem, problem_from, status_of
 from service.routes.schemas import ModelInfo, Timings
 from service.settings import Settings
@@ -69,7 +70,7 @@ async def answer(
     reason = "cancelled"
     try:
         limit_s = min(context.settings.request_timeout_s, _timeout_s(request))
-        request_priority.set(_priority(request))
+        begin_request(_priority(request))
         async with asyncio.timeout(limit_s):
             response = await _unless_disconnected(request, work(context.engine.deadline_in(limit_s)))
         reason = finished_reason(response.status_code)

@@ -20,6 +20,9 @@ from service.settings import Settings
 
 M = TypeVar("M", bound=RequestModel)
 
+MAX_ON_THE_LOOP_BYTES = 2**18
+"""JSON that the event loop reads by itself; more of it would hold others up."""
+
 
 async def read_body(request: Request, model: type[M], *, max_files: int) -> tuple[M, list[bytes]]:
     """The body as `model`, and the files named `image` that came with it. Raises ProblemError.
@@ -34,10 +37,21 @@ async def read_body(request: Request, model: type[M], *, max_files: int) -> tupl
         body = await request.body()
         if body and kind != "application/json" and not kind.endswith("+json"):
             raise ProblemError(415, "send application/json or multipart/form-data")
-        values, files = (_parse_json(body) if body else {}), []
-    request.state.body_read.set()  # see `service.routes.answering`
+        request.state.body_read.set()  # see `service.routes.answering`
+        if len(body) > MAX_ON_THE_LOOP_BYTES:
+            return await asyncio.to_thread(_validated_json, body, model), []
+        return _validated_json(body, model), []
+    request.state.body_read.set()
+    return _validated(values, model), files
+
+
+def _validated_json(body: bytes, model: type[M]) -> M:
+    return _validated(_parse_json(body) if body else {}, model)
+
+
+def _validated(values: Any, model: type[M]) -> M:
     try:
-        return model.model_validate(values), files
+        return model.model_validate(values)
     except ValidationError as error:
         raise ProblemError(422, _explain(error)) from error
 

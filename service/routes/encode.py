@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.pipeline.pipeline import Encoding, Pipeline
+from service.pipeline.known_images import Encoding
+from service.pipeline.pipeline import Pipeline
 from service.problems import ProblemError
 from service.routes.answering import Context, answer, json_response, model_info, numbers
 from service.routes.bodies import read_body, read_images
 from service.routes.openapi import body_of
 from service.routes.schemas import EncodedImage, EncodeRequest, EncodeResponse, Patch
+
+MAX_ON_THE_LOOP = 4
+"""Images whose answer is written by the event loop; more of them hold it up for too long."""
 
 
 def encode_router(context: Context) -> APIRouter:
@@ -36,12 +42,13 @@ def encode_router(context: Context) -> APIRouter:
                 pictures = await read_images(texts, files, pipeline, settings)
             encodings = await pipeline.encode(pictures)
             await pipeline.remember(pictures)
-            return json_response(
-                EncodeResponse(
-                    model=model_info(pipeline),
-                    images=[_encoded_image(pipeline, encoding, maps=body.maps) for encoding in encodings],
-                )
-            )
+
+            def respond() -> Response:
+                images = [_encoded_image(pipeline, encoding, maps=body.maps) for encoding in encodings]
+                return json_response(EncodeResponse(model=model_info(pipeline), images=images))
+
+            is_long = body.maps or len(encodings) > MAX_ON_THE_LOOP
+            return await asyncio.to_thread(respond) if is_long else respond()
 
         return await answer(context, request, "encode", work)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,8 +17,6 @@ from service.problems import ProblemError
 from service.routes.answering import CLIENT_CLOSED_REQUEST, Context, accepts, answer
 from service.routes.schemas import ProgressEvent
 
-log = logging.getLogger(__name__)
-
 MEDIA_TYPE = "text/event-stream"
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -28,8 +25,6 @@ HEADERS = (
 )
 KEEP_ALIVE_S = 10.0
 """After so long without news a comment is sent, so that nobody in between takes the connection for dead."""
-LAST_EVENT_S = 10.0
-"""How long a client may take to accept the last event before the connection is closed."""
 
 
 @dataclass(eq=False)
@@ -121,12 +116,8 @@ class EventStream(Response):
         if is_error and not writer.is_started:
             await outcome(scope, receive, send)
             return
-        try:
-            async with asyncio.timeout(LAST_EVENT_S):
-                await writer.write_event("error" if is_error else "result", bytes(outcome.body))
-                await writer.end()
-        except TimeoutError:
-            log.info("a client does not read its last event: its connection is closed")
+        await writer.write_event("error" if is_error else "result", bytes(outcome.body))
+        await writer.end()
 
     async def _follow(self, deadline: float, writer: _EventWriter) -> Response:
         follower = Follower()

@@ -23,12 +23,14 @@ def health_router(context: Context, drain: Drain, version: dict[str, object]) ->
             reason = "the engine thread died"
         elif engine.hangs_for_good:
             reason = engine.hang
+        else:
+            reason = engine.failure
         return _status(reason, engine)
 
     @router.get("/readyz")
     async def readyz() -> Response:
         """Readiness: 503, with the reason, while requests cannot be served."""
-        reason = "the service is shutting down" if drain.has_started else engine.hang
+        reason = "the service is shutting down" if drain.has_started else engine.hang or engine.failure
         if reason is None and engine.state is not EngineState.READY:
             reason = f"the engine is {engine.state}"
         return _status(reason, engine)

@@ -58,7 +58,6 @@ def visualize_router(context: Context) -> APIRouter:
                         sources,
                         steps=body.steps,
                         deadline=deadline,
-                        is_continuation=bool(found),
                         feed=feed,
                     )
                 )

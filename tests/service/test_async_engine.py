@@ -15,7 +15,7 @@ import pytest
 from model.config import small_config
 from model.samplers import SamplerTable, ddim, ddpm
 from model.schedule import NoiseSchedule
-from service.engine.async_engine import AsyncEngine, EngineState
+from service.engine.async_engine import BROKEN_AFTER, AsyncEngine, EngineState
 from service.engine.engine_core import EngineCore
 from service.engine.errors import (
     DeadlineExceededError,
@@ -402,5 +402,79 @@ def test_stopping_resolves_the_jobs_of_every_model() -> None:
             runner.gate.set()
             outcomes = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [EngineStoppedError, EngineStoppedError]
+
+    run(scenario())
+
+
+class FaultyObserver(SilentObserver):
+    """Cannot count, which nothing may depend on."""
+
+    def occupancy(self, running: int, waiting: int, active_samples: int) -> None:
+        raise MemoryError("no memory for a sample of a metric")
+
+
+def test_everybody_is_told_even_if_the_engine_fails_while_it_dies() -> None:
+    async def scenario() -> None:
+        runner = GatedRunner(max_batch=1)
+        core = EngineCore(runner, max_queue=100, observer=FaultyObserver())
+        engine = AsyncEngine(
+            core, EngineCore(FakeRunner(CONFIG), max_queue=9, observer=SilentObserver()), max_queue=9
+        )
+        async with gated(runner, engine):
+            staying = [asyncio.ensure_future(engine.denoise(make_job(seed))) for seed in range(2)]
+            await entered(runner)
+            leaving = asyncio.ensure_future(engine.denoise(make_job(3)))
+            await settle()
+            leaving.cancel()  # what this posts will fail, as everything does
+            await settle()
+            runner.gate.set()
+            outcomes = await asyncio.gather(*staying, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [EngineStoppedError, EngineStoppedError]
+            assert engine.state is EngineState.DEAD
+
+    run(scenario())
+
+
+def test_network_that_fails_again_and_again_is_reported_until_it_works() -> None:
+    class Recovering(FakeRunner):
+        is_broken = True
+
+        def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+            if self.is_broken:
+                raise RuntimeError("the device is lost")
+            return super().denoise_step(inputs)
+
+    async def scenario() -> None:
+        runner = Recovering(CONFIG)
+        async with make_engine(runner) as engine:
+            for _ in range(BROKEN_AFTER):
+                assert engine.failure is None
+                with pytest.raises(StepFailedError):
+                    await engine.denoise(make_job(1))
+            assert engine.failure == f"the last {BROKEN_AFTER} calls of the network failed"
+            runner.is_broken = False
+            await engine.denoise(make_job(1))
+            assert engine.failure is None
+
+    run(scenario())
+
+
+def test_one_failing_sample_among_others_is_no_broken_network() -> None:
+    class Choosy(FakeRunner):
+        def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+            if (inputs.x_t[:, 0, 0, 0] == 99.0).any():
+                raise RuntimeError("not this one")
+            return super().denoise_step(inputs)
+
+    async def scenario() -> None:
+        async with make_engine(Choosy(CONFIG)) as engine:
+            for seed in range(2 * BROKEN_AFTER):
+                bad = make_job(seed)
+                bad.x[0, 0, 0, 0] = 99.0
+                good = asyncio.ensure_future(engine.denoise(make_job(seed + 100)))
+                with pytest.raises(StepFailedError):
+                    await engine.denoise(bad)
+                await good
+            assert engine.failure is None
 
     run(scenario())

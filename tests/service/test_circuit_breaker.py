@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -125,18 +127,86 @@ def test_call_begun_before_the_opening_does_not_prolong_the_pause() -> None:
     assert not breaker.is_refused()
 
 
+def test_call_begun_before_the_opening_does_not_close_the_circuit() -> None:
+    breaker = Breaker()
+    with breaker.breaker.attempt((OSError,)):
+        for _ in range(3):
+            breaker.fail()
+    assert breaker.breaker.circuit is Circuit.OPEN
+    assert breaker.seen == [Circuit.OPEN]
+    assert breaker.is_refused()
+
+
+def test_only_the_probe_closes_the_circuit_whatever_ends_while_it_runs() -> None:
+    breaker = Breaker()
+
+    def probe_fails_after_an_old_call_succeeded() -> None:
+        with ExitStack() as probe:
+            with breaker.breaker.attempt((OSError,)):
+                for _ in range(3):
+                    breaker.fail()
+                breaker.now = PAUSE_S
+                probe.enter_context(breaker.breaker.attempt((OSError,)))
+            assert breaker.breaker.circuit is Circuit.HALF_OPEN
+            assert breaker.is_refused()
+            raise OSError("probe")
+
+    with pytest.raises(OSError, match="probe"):
+        probe_fails_after_an_old_call_succeeded()
+    assert breaker.breaker.circuit is Circuit.OPEN
+    assert breaker.seen == [Circuit.OPEN]
+
+
+def test_calls_begun_before_the_opening_do_not_count_after_the_closing() -> None:
+    breaker = Breaker()
+
+    def old_calls_fail_after_a_probe_succeeded() -> None:
+        with ExitStack() as old_calls:
+            for _ in range(3):
+                old_calls.enter_context(breaker.breaker.attempt((OSError,)))
+            for _ in range(3):
+                breaker.fail()
+            breaker.now = PAUSE_S
+            breaker.succeed()
+            raise OSError("late")
+
+    with pytest.raises(OSError, match="late"):
+        old_calls_fail_after_a_probe_succeeded()
+    assert breaker.breaker.circuit is Circuit.CLOSED
+    assert breaker.seen == [Circuit.OPEN, Circuit.CLOSED]
+
+
 class BreakerMachine(RuleBasedStateMachine):
-    """Calls one after the other, against what the definition says."""
+    """Calls one after the other, and others that began long ago, against what the definition says."""
 
     def __init__(self) -> None:
         super().__init__()
         self.breaker = Breaker()
         self.failures = 0
         self.opened_at: float | None = None
+        self.old_calls: list[AbstractContextManager[None]] = []
 
     @property
     def refuses(self) -> bool:
         return self.opened_at is not None and self.breaker.now < self.opened_at + PAUSE_S
+
+    @precondition(lambda self: self.opened_at is None)
+    @rule()
+    def begins_and_goes_on_past_an_opening(self) -> None:
+        call = self.breaker.breaker.attempt((OSError,))
+        call.__enter__()
+        self.old_calls.append(call)
+        while self.opened_at is None:
+            self.fails()
+
+    @precondition(lambda self: self.old_calls)
+    @rule(error=st.sampled_from([None, OSError("late"), KeyError("late")]))
+    def call_begun_before_an_opening_ends(self, error: Exception | None) -> None:
+        call = self.old_calls.pop()
+        if error is None:
+            call.__exit__(None, None, None)
+        else:
+            assert not call.__exit__(type(error), error, None)
 
     @rule(seconds=st.sampled_from([0.5, 2.5, 5.0]))
     def wait(self, seconds: float) -> None:
@@ -165,6 +235,13 @@ class BreakerMachine(RuleBasedStateMachine):
     def circuit_is_open_exactly_after_failures(self) -> None:
         is_closed = self.breaker.breaker.circuit is Circuit.CLOSED
         assert is_closed == (self.opened_at is None)
+
+    @invariant()
+    def every_opening_and_closing_was_told_once(self) -> None:
+        told = self.breaker.seen
+        is_closed = self.breaker.breaker.circuit is Circuit.CLOSED
+        assert told == [Circuit.OPEN, Circuit.CLOSED] * (len(told) // 2) + [Circuit.OPEN] * (len(told) % 2)
+        assert is_closed == (len(told) % 2 == 0)
 
 
 TestBreakerMachine = BreakerMachine.TestCase

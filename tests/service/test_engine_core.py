@@ -12,7 +12,16 @@ import numpy.typing as npt
 import pytest
 
 from model.config import small_config
-from model.samplers import SamplerTable, ddim, ddim_inversion, ddpm, dpmpp_2m
+from model.samplers import (
+    SamplerTable,
+    bdia,
+    bdia_inversion,
+    bdia_regeneration,
+    ddim,
+    ddim_inversion,
+    ddpm,
+    dpmpp_2m,
+)
 from model.schedule import NoiseSchedule
 from service.engine.engine_core import EngineCore
 from service.engine.errors import (
@@ -26,7 +35,7 @@ from service.engine.errors import (
     StepFailedError,
 )
 from service.engine.fake_runner import FakeRunner
-from service.engine.jobs import DenoiseJob, EncodeJob, Ticket
+from service.engine.jobs import Admission, DenoiseJob, EncodeJob, Ticket
 from service.engine.observer import SilentObserver
 from service.engine.runner import StepInputs, StepOutputs
 
@@ -38,12 +47,15 @@ MAX_TICKS = 1000
 
 
 def all_tables(steps: int) -> dict[str, SamplerTable]:
+    """Every sampler, in as many steps; BDIA has no fewer than two."""
     return {
         "ddim": ddim(SCHEDULE, steps),
         "ddim, eta 1, clipped": ddim(SCHEDULE, steps, eta=1.0, clip=1.0),
         "ddpm": ddpm(SCHEDULE, steps),
         "dpmpp_2m": dpmpp_2m(SCHEDULE, steps, clip=1.0),
         "ddim_inversion": ddim_inversion(SCHEDULE, steps),
+        "bdia": bdia(SCHEDULE, max(2, steps)),
+        "bdia_inversion": bdia_inversion(SCHEDULE, max(2, steps), gamma=0.96),
     }
 
 
@@ -85,8 +97,19 @@ class Claim:
         x: Float32 = self.ticket.result.x  # type: ignore[union-attr]
         return x
 
+    @property
+    def memory(self) -> Float32:
+        memory: Float32 = self.ticket.result.memory  # type: ignore[union-attr]
+        return memory
+
     def failed_with(self, kind: type[Exception]) -> bool:
         return self.times_told == 1 and type(self.ticket.error) is kind
+
+
+def with_memory(job: DenoiseJob) -> DenoiseJob:
+    """The same job, continuing from a memory of its own in every sample."""
+    rng = np.random.default_rng(job.noise_seeds[0])
+    return replace(job, memory=rng.standard_normal(job.x.shape, dtype=np.float32))
 
 
 class Counts(SilentObserver):
@@ -152,7 +175,10 @@ def alone(job: DenoiseJob) -> Float32:
     for i in range(len(job)):
         part = slice(i, i + 1)
         bench = Bench(max_batch=1)
-        claim = bench.submit(DenoiseJob(job.x[part], job.activations[part], job.table, job.noise_seeds[part]))
+        memory = None if job.memory is None else job.memory[part]
+        claim = bench.submit(
+            DenoiseJob(job.x[part], job.activations[part], job.table, job.noise_seeds[part], memory=memory)
+        )
         bench.run()
         samples.append(claim.x)
     return np.concatenate(samples)
@@ -315,10 +341,127 @@ def test_more_images_than_a_batch_holds_are_encoded_in_parts() -> None:
     x_0 = images(0, 11)
     claims = [bench.submit_images(part) for part in (x_0[:2], x_0[2:10], x_0[10:])]
     bench.tick()
+    assert [claim.is_open for claim in claims] == [False, True, True]  # a batch in each tick
+    bench.tick(2)
     expected, _ = FakeRunner(CONFIG).encode(x_0)
     found = np.concatenate([claim.ticket.result.activations for claim in claims])  # type: ignore[union-attr]
     np.testing.assert_array_equal(found, expected)
     assert [claim.times_told for claim in claims] == [1, 1, 1]
+
+
+def test_encoding_holds_up_a_denoise_step_by_no_more_than_a_batch() -> None:
+    bench = Bench(max_batch=4)
+    bench.submit(make_job(1, ddim(SCHEDULE, 9)))
+    waiting = [bench.submit_images(images(seed, 40)) for seed in range(2)]
+    for num_steps in range(1, 4):
+        bench.tick()
+        assert len(bench.counts.steps) == num_steps
+    assert bench.core.num_waiting_samples == 80 - 3 * 4
+    assert all(claim.is_open for claim in waiting)
+
+
+def test_what_a_request_made_is_encoded_beside_the_newcomers_and_not_after_them() -> None:
+    bench = Bench(max_batch=4)
+    newcomers = bench.submit_images(images(0, 12))
+    own = Claim()
+    bench.core.submit_encode(EncodeJob(images(1, 4), admission=Admission(is_taken=True)), own.ticket, 0.0)
+    bench.tick()
+    assert not own.is_open
+    assert newcomers.is_open
+    bench.tick(2)
+    assert not newcomers.is_open
+
+
+def test_images_of_somebody_who_left_are_not_encoded() -> None:
+    bench = Bench(max_batch=4)
+    leaving, staying = bench.submit_images(images(0, 4)), bench.submit_images(images(1, 4))
+    leaving.ticket.abandoned = True  # the cancellation is on its way
+    bench.tick()
+    assert not staying.is_open
+
+
+# --- Memory
+
+
+def test_bdia_regeneration_takes_the_end_of_an_inversion_back_to_its_images() -> None:
+    start = make_job(1, bdia_inversion(SCHEDULE, 12), count=5)
+    bench = Bench(max_batch=3)
+    inverted = bench.submit(start)
+    bench.run()
+    back = replace(start, x=inverted.memory, memory=inverted.x, table=bdia_regeneration(SCHEDULE, 12))
+    bench = Bench(max_batch=2)
+    restored = bench.submit(back)
+    bench.run()
+    np.testing.assert_allclose(restored.x, start.x, rtol=0.0, atol=2e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_bdia_rows_that_bring_their_memory_match_solo_runs_beside_ddim_rows(gamma: float) -> None:
+    bench = Bench(max_batch=4)
+    jobs = [
+        with_memory(make_job(1, bdia_regeneration(SCHEDULE, 9, gamma=gamma), count=3)),
+        make_job(2, ddim(SCHEDULE, 7), count=2),
+        with_memory(make_job(3, bdia_regeneration(SCHEDULE, 5, gamma=gamma), count=2)),
+        make_job(4, bdia_inversion(SCHEDULE, 6, gamma=gamma)),
+    ]
+    claims = [bench.submit(job) for job in jobs[:2]]
+    bench.tick(2)
+    claims += [bench.submit(job) for job in jobs[2:]]
+    bench.run()
+    assert max(rows for rows, _ in bench.counts.steps) == 4
+    for claim, job in zip(claims, jobs, strict=True):
+        assert_as_alone(claim, job)
+
+
+def test_memory_makes_the_difference_that_the_table_gives_it() -> None:
+    job = with_memory(make_job(1, bdia_regeneration(SCHEDULE, 2)))
+    assert job.memory is not None
+    difference = alone(job) - alone(replace(job, memory=None))
+    np.testing.assert_allclose(difference, job.memory, atol=1e-5)  # gamma times it, in its only step
+
+
+def test_table_that_reads_no_memory_at_first_is_not_changed_by_one() -> None:
+    for table in (ddim(SCHEDULE, 4), dpmpp_2m(SCHEDULE, 4), bdia(SCHEDULE, 4)):
+        job = make_job(1, table)
+        np.testing.assert_array_equal(alone(with_memory(job)), alone(job))
+
+
+def test_sample_that_takes_over_a_row_does_not_see_the_memory_left_in_it() -> None:
+    job = make_job(2, bdia_regeneration(SCHEDULE, 3))
+    bench = Bench(max_batch=1)
+    bench.submit(with_memory(make_job(1, bdia_regeneration(SCHEDULE, 3))))
+    claim = bench.submit(job)
+    bench.run()
+    assert_as_alone(claim, job)
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 8])
+def test_result_has_each_samples_memory_in_its_place(max_batch: int) -> None:
+    bench = Bench(max_batch=max_batch)
+    job = make_job(1, bdia_inversion(SCHEDULE, 5), count=5)
+    claim = bench.submit(job)
+    bench.run()
+    all_but_the_last_step = SamplerTable(job.table.timesteps[:-1], job.table.coefficients[:-1])
+    np.testing.assert_allclose(
+        claim.memory, alone(replace(job, table=all_but_the_last_step)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_result_outlives_the_rows_it_came_from() -> None:
+    bench = Bench(max_batch=1)
+    claim = bench.submit(make_job(1, bdia_inversion(SCHEDULE, 3)))
+    bench.run()
+    x, memory = claim.x.copy(), claim.memory.copy()
+    bench.submit(make_job(2, bdia_inversion(SCHEDULE, 3)))
+    bench.run()
+    np.testing.assert_array_equal(claim.x, x)
+    np.testing.assert_array_equal(claim.memory, memory)
+
+
+def test_memory_of_another_shape_than_x_makes_no_job() -> None:
+    job = make_job(1, bdia_regeneration(SCHEDULE, 3), count=2)
+    with pytest.raises(ValueError, match=r"memory must have the shape of x, \(2, 1, 16, 16\), not \(1,"):
+        replace(job, memory=job.x[:1])
 
 
 # --- Places
@@ -666,9 +809,10 @@ def test_abort_reaches_the_samples_that_a_dying_runner_was_denoising() -> None:
 
 def test_continuation_of_taken_work_is_not_refused_when_the_queue_is_full() -> None:
     bench = Bench(max_queue=2)
-    bench.submit(make_job(1, ddim(SCHEDULE, 2), count=2))
+    taken = Admission()
+    bench.submit(replace(make_job(1, ddim(SCHEDULE, 2), count=2), admission=taken))
     assert bench.submit(make_job(2, ddim(SCHEDULE, 2))).failed_with(QueueFullError)
-    later_part = bench.submit(replace(make_job(3, ddim(SCHEDULE, 2)), is_continuation=True))
+    later_part = bench.submit(replace(make_job(3, ddim(SCHEDULE, 2)), admission=taken))
     assert later_part.is_open
     bench.run()
     assert len(later_part.x) == 1

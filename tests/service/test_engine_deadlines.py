@@ -7,13 +7,22 @@ import math
 import pytest
 
 from service.engine.errors import DeadlineExceededError
-from service.engine.step_times import FRESH_S, StepTimes
+from service.engine.step_times import FRESH_S, LEAST_MEASURED, StepTimes
 from tests.service.engine_bench import EngineBench, Submitted, TimedRunner, job
 
 
 def bench_of(max_batch: int) -> EngineBench:
     """A step takes 1 s, whatever the batch."""
     return EngineBench(TimedRunner(max_batch=max_batch, base_s=1.0, row_s=0.0))
+
+
+def measured(max_batch: int) -> EngineBench:
+    """The same at its time 0, when it knows that."""
+    bench = bench_of(max_batch)
+    bench.submit(job(LEAST_MEASURED))
+    bench.run()
+    bench.runner.now = 0.0
+    return bench
 
 
 def refusal(submitted: Submitted) -> str | None:
@@ -30,7 +39,7 @@ def test_engine_that_measured_nothing_tries_every_deadline() -> None:
 
 
 def test_deadline_out_of_reach_is_refused_at_once_and_says_by_how_much() -> None:
-    bench = bench_of(4)
+    bench = measured(4)
     bench.submit(job(5))
     bench.tick(2)
     late = bench.submit(job(100, deadline=bench.runner.now + 50.0))
@@ -48,7 +57,7 @@ def test_deadline_within_reach_is_kept() -> None:
 
 
 def test_more_samples_than_rows_need_more_time() -> None:
-    bench = bench_of(2)
+    bench = measured(2)
     bench.submit(job(2, 2))
     bench.tick()
     deadline = bench.runner.now + 25.0
@@ -57,7 +66,7 @@ def test_more_samples_than_rows_need_more_time() -> None:
 
 
 def test_time_that_more_urgent_work_takes_counts() -> None:
-    bench = bench_of(1)
+    bench = measured(1)
     bench.submit(job(20))
     bench.tick()
     deadline = bench.runner.now + 30.0
@@ -66,9 +75,7 @@ def test_time_that_more_urgent_work_takes_counts() -> None:
 
 
 def test_rows_that_become_free_in_time_count_too() -> None:
-    bench = bench_of(2)
-    bench.submit(job(1))
-    bench.run()
+    bench = measured(2)
     bench.submit(job(10))
     bench.submit(job(20))
     bench.tick()
@@ -78,9 +85,7 @@ def test_rows_that_become_free_in_time_count_too() -> None:
 
 
 def test_rows_work_side_by_side_on_what_is_more_urgent() -> None:
-    bench = bench_of(2)
-    bench.submit(job(1))
-    bench.run()
+    bench = measured(2)
     for seed in range(3):
         bench.submit(job(10, seed=seed))
     deadline = bench.runner.now + 10.0 + 20.0
@@ -89,10 +94,13 @@ def test_rows_work_side_by_side_on_what_is_more_urgent() -> None:
 
 
 def test_job_that_falls_behind_while_it_runs_is_given_up_before_its_deadline() -> None:
-    bench = bench_of(1)
-    tried = bench.submit(job(1000, deadline=100.0))
-    bench.tick(2)
-    assert "needs about 999 s, 99 s are left" in str(refusal(tried))
+    bench = measured(1)
+    bench.runner.base_s = 2.0
+    tried = bench.submit(job(80, deadline=100.0))
+    assert refusal(tried) is None
+    bench.tick(30)
+    assert "are left before its deadline" in str(refusal(tried))
+    assert bench.runner.now < 100.0
     assert bench.core.num_active_samples == 0
 
 
@@ -126,6 +134,26 @@ def test_what_was_measured_long_ago_refuses_nobody() -> None:
     assert refusal(bench.submit(job(100, deadline=bench.runner.now + 5.0))) is None
 
 
+def test_slow_first_steps_refuse_nobody() -> None:
+    bench = bench_of(1)
+    bench.runner.base_s = 100.0
+    bench.submit(job(200))
+    bench.tick(LEAST_MEASURED - 1)
+    bench.runner.base_s = 1.0
+    assert refusal(bench.submit(job(10, deadline=bench.runner.now + 12.0))) is None
+    bench.tick()
+    assert refusal(bench.submit(job(10, seed=1, deadline=bench.runner.now + 24.0))) is None
+
+
+def test_slow_step_after_a_pause_is_not_blended_into_what_was_before() -> None:
+    times = StepTimes()
+    for _ in range(10):
+        times.add(1, 100.0, now=0.0)
+    for _ in range(LEAST_MEASURED):
+        times.add(1, 1.0, now=FRESH_S + 1.0)
+    assert times.at_least(1, now=FRESH_S + 1.0) == 1.0
+
+
 def test_one_slow_step_does_not_refuse_what_follows() -> None:
     bench = bench_of(1)
     bench.submit(job(200))
@@ -139,8 +167,11 @@ def test_one_slow_step_does_not_refuse_what_follows() -> None:
 def test_estimate_is_the_average_of_the_largest_measured_size_that_is_not_larger() -> None:
     times = StepTimes()
     assert times.at_least(8, now=0.0) is None
-    times.add(4, 2.0, now=0.0)
-    times.add(2, 1.0, now=0.0)
+    for _ in range(LEAST_MEASURED):
+        assert times.at_least(8, now=0.0) is None
+        times.add(4, 2.0, now=0.0)
+    for _ in range(LEAST_MEASURED):
+        times.add(2, 1.0, now=0.0)
     assert times.at_least(8, now=1.0) == 2.0
     assert times.at_least(3, now=1.0) == 1.0
     assert times.at_least(1, now=1.0) is None
@@ -148,7 +179,8 @@ def test_estimate_is_the_average_of_the_largest_measured_size_that_is_not_larger
 
 def test_estimate_falls_quickly_and_rises_slowly() -> None:
     times = StepTimes()
-    times.add(1, 1.0, now=0.0)
+    for seconds in (7.0, 1.0, 3.0):  # the least of them counts
+        times.add(1, seconds, now=0.0)
     times.add(1, 0.5, now=0.0)
     assert times.at_least(1, now=0.0) == pytest.approx(0.75)
     times.add(1, 1e6, now=0.0)

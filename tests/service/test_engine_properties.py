@@ -167,7 +167,9 @@ class Expected:
 
     def __init__(self, max_batch: int, limit: int) -> None:
         self.lanes = {Network.PRIOR: ExpectedLane(max_batch), Network.DENOISER: ExpectedLane(limit)}
+        self.max_batch = max_batch
         self.encodings: list[Claim] = []
+        self.images_left: dict[Claim, int] = {}
 
     @property
     def num_active(self) -> int:
@@ -176,7 +178,7 @@ class Expected:
     @property
     def num_waiting(self) -> int:
         unstarted = sum(len(lane.waiting) for lane in self.lanes.values())
-        return unstarted + sum(len(claim.job) for claim in self.encodings)
+        return unstarted + sum(self.images_left[claim] for claim in self.encodings)
 
     def submit(self, claim: Claim) -> None:
         count = len(claim.job)
@@ -186,6 +188,7 @@ class Expected:
             claim.expect(QueueFullError)
         elif isinstance(claim.job, EncodeJob):
             self.encodings.append(claim)
+            self.images_left[claim] = len(claim.job)
         else:
             self.lanes[claim.job.network].append(claim, claim.job)
 
@@ -197,9 +200,14 @@ class Expected:
         for claim in self.unfinished():
             if claim.job.deadline <= now:
                 self.fail(claim, DeadlineExceededError)
-        for claim in self.encodings:
-            claim.expect(_fault(claim, runner))
-        self.encodings.clear()
+        room = self.max_batch
+        for claim in list(self.encodings):
+            count = min(room, self.images_left[claim])
+            room -= count
+            self.images_left[claim] -= count
+            if count and (_fault(claim, runner) or not self.images_left[claim]):
+                claim.expect(_fault(claim, runner))
+        self._drop_done()
         for lane in self.lanes.values():
             lane.admit()
             lane.num_ticks += bool(lane.rows)

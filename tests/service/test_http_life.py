@@ -11,13 +11,18 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from model.bundle import Bundle
+from service.engine.async_engine import BROKEN_AFTER
 from service.engine.fake_runner import FakeRunner
 from service.engine.runner import Runner, StepInputs, StepOutputs
 from service.settings import Settings
 from tests.service.conftest import eventually, fake_runner, metric, serving
+
+Float32 = npt.NDArray[np.float32]
 
 
 class GatedRunner(FakeRunner):
@@ -27,6 +32,11 @@ class GatedRunner(FakeRunner):
         super().__init__(bundle.config, max_batch=max_batch, has_prior=bundle.prior is not None)
         self.gate = threading.Event()
         self.entered = threading.Event()
+        self.num_encoded = 0
+
+    def encode(self, x_0: Float32) -> tuple[Float32, Float32]:
+        self.num_encoded += len(x_0)
+        return super().encode(x_0)
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
         self.entered.set()
@@ -169,6 +179,7 @@ def test_identical_requests_at_once_encode_once(
     ids = {json.dumps(answer["images"][0]["activations"]) for answer in answers}  # type: ignore[index]
     assert len(answers) == 6
     assert len(ids) == 1
+    assert runner.num_encoded == 1  # by others while it was computed, or from the cache
 
 
 @pytest.mark.parametrize("value", ["", "0", "0.0", "-1", "nan", "inf", "1e3", "1_0", "two", "٣", "9" * 400])
@@ -227,3 +238,36 @@ def test_hanging_step_makes_the_service_unready_until_it_returns(bundle: Bundle,
         assert answers[0].status_code == 200
         assert client.get(f"{url}/readyz").status_code == 200
         assert client.post(f"{url}/generate", json={"steps": 3}).status_code == 200
+
+
+def test_device_on_which_everything_fails_is_neither_ready_nor_alive(
+    bundle: Bundle, settings: Settings
+) -> None:
+    with serving(settings, lambda bundle, settings: BrokenRunner(bundle.config)) as url:
+        body = {"steps": 1, "activations": [1.0] * bundle.config.num_prototypes}
+        for _ in range(BROKEN_AFTER):
+            assert httpx.get(f"{url}/readyz").status_code == 200
+            assert httpx.post(f"{url}/generate", json=body).status_code == 500
+        for path in ("/readyz", "/healthz"):
+            answer = httpx.get(f"{url}{path}")
+            assert answer.status_code == 503
+            assert answer.json()["reason"] == f"the last {BROKEN_AFTER} calls of the network failed"
+
+
+def test_bodies_that_are_still_coming_are_bounded_together(settings: Settings) -> None:
+    bounded = replace(settings, max_body_bytes=1_000_000, max_bodies_bytes=1_500_000)
+    with serving(bounded, fake_runner) as url:
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port)) as slow:
+            lines = ("Host: x", "Content-Type: application/json", "Content-Length: 1000000")
+            slow.sendall("\r\n".join(["POST /encode HTTP/1.1", *lines, "", ""]).encode() + b" " * 999_999)
+            for _ in range(400):  # until it has arrived
+                large = httpx.post(f"{url}/encode", content=b" " * 600_000, timeout=30)
+                if large.status_code == 503:
+                    break
+            assert large.status_code == 503
+            assert large.headers["retry-after"].isdecimal()
+            assert httpx.post(f"{url}/generate", json={"steps": 1}).status_code == 200
+            slow.sendall(b" ")
+            assert slow.recv(12).startswith(b"HTTP/1.1 4")
+        assert httpx.post(f"{url}/encode", content=b" " * 600_000).status_code == 415

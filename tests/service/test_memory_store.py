@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.cache.cache import Cache, CacheError, CacheUnavailableError
+from service.cache.cache import Cache, CacheError, CacheUnavailableError, Found, Store
 from service.cache.memory_store import MemoryStore
 
 
@@ -27,20 +29,35 @@ class Counts:
         self.events.append(("error", operation))
 
 
-class BrokenStore:
+class BrokenStore(Store):
     """A store that is never reachable."""
 
     def __init__(self, error: CacheError) -> None:
         self._error = error
 
-    async def get(self, key: str) -> bytes | None:
-        raise self._error
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        return [self._error] * len(keys)
 
-    async def set(self, key: str, value: bytes) -> None:
-        raise self._error
+    async def set_many(self, items: Sequence[tuple[str, bytes]]) -> list[CacheError | None]:
+        return [self._error] * len(items)
 
     async def close(self) -> None:
         raise self._error
+
+
+class PartlyDamagedStore(MemoryStore):
+    """A store in memory with a fault of its own for keys that end in `damaged`."""
+
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        found = await super().get_many(keys)
+        return [self._fault(key) or value for key, value in zip(keys, found, strict=True)]
+
+    async def set_many(self, items: Sequence[tuple[str, bytes]]) -> list[CacheError | None]:
+        await super().set_many(items)
+        return [self._fault(key) for key, _ in items]
+
+    def _fault(self, key: str) -> CacheError | None:
+        return CacheError("damaged") if key.endswith("damaged") else None
 
 
 def test_what_was_set_is_found_and_what_was_not_is_missing() -> None:
@@ -155,5 +172,40 @@ def test_fault_of_the_store_is_an_error_and_a_miss_and_never_raised() -> None:
         await cache.set("encode", "x", b"value")
         assert await cache.get("encode", "x") is None
         assert counts.events == [("error", "encode"), ("error", "encode"), ("miss", "encode")]
+
+    asyncio.run(scenario())
+
+
+def test_many_values_are_found_in_the_order_of_their_keys() -> None:
+    async def scenario() -> None:
+        store = MemoryStore(max_bytes=1000)
+        await store.set_many([("a", b"one"), ("b", b""), ("c", b"three")])
+        assert await store.get_many(["c", "unknown", "a", "b", "a"]) == [b"three", None, b"one", b"", b"one"]
+        assert await store.get_many([]) == []
+
+    asyncio.run(scenario())
+
+
+def test_many_keys_are_counted_one_by_one() -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        cache = Cache(PartlyDamagedStore(max_bytes=1000), namespace="digest", observer=counts)
+        await cache.set_many("encode", [("a", b"one"), ("damaged", b"two"), ("c", b"three")])
+        assert counts.events == [("error", "encode")]
+        counts.events.clear()
+        assert await cache.get_many("encode", ["a", "b", "damaged", "c"]) == [b"one", None, None, b"three"]
+        expected = {("hit", "encode"): 2, ("miss", "encode"): 2, ("error", "encode"): 1}
+        assert Counter(counts.events) == expected
+
+    asyncio.run(scenario())
+
+
+def test_store_that_is_not_asked_for_many_keys_is_a_miss_of_each_and_no_error() -> None:
+    async def scenario() -> None:
+        counts = Counts()
+        cache = Cache(BrokenStore(CacheUnavailableError("closed")), namespace="digest", observer=counts)
+        await cache.set_many("encode", [("x", b"value"), ("y", b"value")])
+        assert await cache.get_many("encode", ["x", "y"]) == [None, None]
+        assert counts.events == [("miss", "encode")] * 2
 
     asyncio.run(scenario())
