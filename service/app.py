@@ -154,7 +154,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(models_router(context))
     app.include_router(health_router(context, drain, _version(context, runners[0].backend)))
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    describe(app)
+    describe(app, needs_key=bool(settings.api_keys))
     return app
 
 

@@ -6,3 +6,6 @@ ClientLimits, BodyLimit.
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered without a key and without limits: what watches the service has neither."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""What the log says of a client that left before its answer; nginx's number."""

@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.middleware import OPEN_PATHS
+from service.middleware import CLIENT_CLOSED_REQUEST, OPEN_PATHS
 from service.problems import finished_reason
 
 log = logging.getLogger("service.access")
 
 MAX_PATH = 200
-CLIENT_CLOSED_REQUEST = 499
 
 
 class AccessLog:

@@ -32,25 +32,27 @@ class Stage(StrEnum):
 class Progress:
     """Of one image of a request: `step` of `steps` of a stage are done.
 
-    x_0_hat: (C, H, W) as predicted by the last of them; prototype: whose visualization it belongs to.
+    x_0_hat: (C, H, W) as predicted by the last of them, where the feed keeps it; prototype: whose
+    visualization it belongs to.
     """
 
     stage: Stage
     image: int
     step: int
     steps: int
-    x_0_hat: Float32
+    x_0_hat: Float32 | None
     prototype: int | None = None
 
 
 class ProgressFeed:
-    """Holds the latest progress of each image of one request in each stage.
+    """Holds the latest progress of each image of one request in each stage, with x_0_hat if `keeps_x_0_hat`.
 
     Who reads slowly misses some, never the last of an image, and delays nobody. `listener`'s results are
     called from the engine's thread; everything else is for the event loop that the feed was made in.
     """
 
     def __init__(self) -> None:
+        self.keeps_x_0_hat = True
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._latest: dict[tuple[Stage, int | None, int], Progress] = {}
@@ -68,12 +70,10 @@ class ProgressFeed:
         """What to tell the engine to call for a job whose sample 0 is the request's `first_image`."""
 
         def put(sample: int, step: int, x_0_hat: Float32) -> None:
-            image = first_image + sample
+            image, kept = first_image + sample, x_0_hat if self.keeps_x_0_hat else None
             with self._lock:
                 was_empty = not self._latest
-                self._latest[stage, prototype, image] = Progress(
-                    stage, image, step, steps, x_0_hat, prototype
-                )
+                self._latest[stage, prototype, image] = Progress(stage, image, step, steps, kept, prototype)
             if was_empty:
                 self._wake_reader()
 

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from service.engine.async_engine import AsyncEngine
 from service.engine.jobs import Priority
 from service.metrics import Metrics
+from service.middleware import CLIENT_CLOSED_REQUEST
 from service.pipeline.errors import UnknownModelError
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.request_context import begin_request
@@ -31,9 +32,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CLIENT_CLOSED_REQUEST = 499
-
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+_REFUSED = re.compile(r"q=0(\.0{0,3})?")
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,11 @@ def wants_png(request: Request) -> bool:
 
 def accepts(request: Request, media_type: str) -> bool:
     """Whether the client names that type in its Accept header; wildcards do not."""
-    parts = request.headers.get("accept", "").split(",")
-    return media_type in [part.partition(";")[0].strip().lower() for part in parts]
+    for part in request.headers.get("accept", "").lower().split(","):
+        named, *parameters = (piece.strip() for piece in part.split(";"))
+        if named == media_type and not any(_REFUSED.fullmatch(parameter) for parameter in parameters):
+            return True
+    return False
 
 
 def numbers(values: np.ndarray) -> list[Any]:

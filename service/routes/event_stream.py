@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from model.transforms import from_x_0
 from service.images import encode_png, to_base64
+from service.middleware import CLIENT_CLOSED_REQUEST
 from service.pipeline.progress import Progress, ProgressFeed, Stage
 from service.problems import ProblemError
-from service.routes.answering import CLIENT_CLOSED_REQUEST, Context, accepts, answer
+from service.routes.answering import Context, accepts, answer
 from service.routes.schemas import ProgressEvent
 
 MEDIA_TYPE = "text/event-stream"
@@ -50,7 +51,7 @@ class Follower:
         ]
 
     def _preview(self, progress: Progress) -> str | None:
-        if not self.preview_every or progress.stage is Stage.INVERT:
+        if not self.preview_every or progress.x_0_hat is None or progress.stage is Stage.INVERT:
             return None
         key = (progress.stage, progress.prototype, progress.image)
         before = self._pictured.get(key, 0)
@@ -76,6 +77,7 @@ def feed_of(follower: Follower | None, preview_every: int) -> ProgressFeed | Non
     """The feed of a streamed request, whose pictures come as often as asked. Raises ProblemError."""
     if follower is not None:
         follower.preview_every = preview_every
+        follower.feed.keeps_x_0_hat = preview_every > 0
         return follower.feed
     if preview_every:
         raise ProblemError(422, f"preview_every is for streamed answers: send Accept: {MEDIA_TYPE}")

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.middleware import OPEN_PATHS
 from service.routes.schemas import REQUEST_MODELS, ProblemModel, ProgressEvent, RequestModel
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -29,11 +30,16 @@ _PROBLEMS = {
     "415": "neither JSON nor form data",
     "422": "a field or picture cannot be used; the detail says which and why",
     "429": "over a client's limit of requests or row-steps; retry after `Retry-After` seconds",
+    "500": "a fault of the server; its log says more",
     "503": "the queue is full or the service drains; retry after `Retry-After` seconds",
     "504": "the request took longer than the service allows",
 }
 
 
+_KEYS = {
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 _HEADERS = (
     {
         "name": "X-Request-Timeout",
@@ -68,8 +74,8 @@ def body_of(model: type[RequestModel], *, files: bool) -> dict[str, Any]:
     return {"requestBody": {"content": content, "required": needs_body}}
 
 
-def describe(app: FastAPI) -> None:
-    """Complete the application's OpenAPI document with request models and problem responses."""
+def describe(app: FastAPI, *, needs_key: bool) -> None:
+    """Complete the application's OpenAPI document: request models, problem responses, keys if needed."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -82,10 +88,14 @@ def describe(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
             reference = {"$ref": _REFERENCE.format(model=ProblemModel.__name__)}
-            for path in document["paths"].values():
+            if needs_key:
+                document["components"]["securitySchemes"] = _KEYS
+            for name, path in document["paths"].items():
                 for operation in path.values():
-                    if "operation" in operation.get("tags", ()):
+                    if name in OPEN_PATHS:
                         continue
+                    if needs_key:
+                        operation["security"] = [{scheme: []} for scheme in _KEYS]
                     if "requestBody" in operation:
                         operation["parameters"] = [*operation.get("parameters", ()), *_HEADERS]
                     for status, description in _PROBLEMS.items():

@@ -61,6 +61,19 @@ def test_closed_feed_still_gives_what_it_had_and_is_then_over() -> None:
     run(scenario())
 
 
+def test_feed_keeps_pictures_only_for_those_who_want_them() -> None:
+    async def scenario() -> None:
+        feed = ProgressFeed()
+        listener = feed.listener(Stage.GENERATE, 3)
+        listener(0, 1, X_0_HAT)
+        assert (await feed.take(PATIENCE_S))[0].x_0_hat is X_0_HAT
+        feed.keeps_x_0_hat = False
+        listener(0, 2, X_0_HAT)
+        assert (await feed.take(PATIENCE_S))[0].x_0_hat is None
+
+    run(scenario())
+
+
 def test_reader_that_waits_in_vain_gets_nothing() -> None:
     async def scenario() -> None:
         feed = ProgressFeed()
