@@ -14,6 +14,8 @@ from service.logs import set_up_logs
 from service.server import Server
 from service.settings import Settings, SettingsError
 
+SWITCH_INTERVAL_S = 0.0005
+
 
 def main(make_runner: RunnerFactory = open_runner) -> int:
     """Serve until stopped; 2 for a setting, bundle or device that cannot be served."""
@@ -24,6 +26,9 @@ def main(make_runner: RunnerFactory = open_runner) -> int:
     except (SettingsError, BundleError, DeviceError) as error:
         print(f"patronus: {error}", file=sys.stderr)
         return 2
+    # The engine's thread comes back from every step to take the interpreter over from the event loop; by
+    # default Python lets it wait for 5 ms, as long as a step may take.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         app,
         host=settings.host,

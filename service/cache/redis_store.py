@@ -135,7 +135,7 @@ class RedisStore(Store):
         try:
             return unseal(key, reply)
         except CacheError as error:
-            return error
+            return error.with_traceback(None)  # which would keep the value in memory
 
     async def _write(self, items: Sequence[tuple[str, bytes]], faults: dict[str, CacheError | None]) -> None:
         pipeline = self._redis.pipeline(transaction=False)

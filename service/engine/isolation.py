@@ -16,10 +16,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class BatchFailures:
-    """Positions that failed with what they raised, and the batch size that proved too large, if any."""
+    """Positions that failed with what they raised, and the batch size that proved too large, if any.
+
+    num_calls: how many calls it took to find out.
+    """
 
     errors: dict[int, Exception] = field(default_factory=dict)
     out_of_memory_at: int | None = None
+    num_calls: int = 1
 
     @property
     def any(self) -> bool:
@@ -32,11 +36,12 @@ def run_isolated(run: Callable[[slice], None], count: int, limit: int) -> BatchF
     A slice that raises is halved and tried again, until the items that fail stand alone; `run` must
     be repeatable. For one bad item among n this costs about 2 log2(n) more calls.
     """
-    failures = BatchFailures()
+    failures = BatchFailures(num_calls=0)
     pending = [slice(start, min(start + limit, count)) for start in range(0, count, limit)]
     while pending:
         part = pending.pop()
         size = part.stop - part.start
+        failures.num_calls += 1
         try:
             run(part)
         except Exception as error:

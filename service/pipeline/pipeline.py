@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
-from model.config import PriorConfig
+from model.config import ModelConfig, PriorConfig
 from model.receptive_field import Box
 from model.samplers import (
     NO_CLIP,
@@ -23,11 +23,11 @@ from model.samplers import (
     sampler_table,
 )
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, crop, from_x_0
+from model.transforms import Pixels, crop, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
-from service.engine.jobs import DenoiseJob, EncodeJob, Network, OnStep, Timing
+from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Network, OnStep, Timing
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
@@ -52,6 +52,9 @@ Origin = Literal["image", "request", "prior", "resampled_from_training_statistic
 
 MAX_TRACED_STEPS = 10_000
 """Of all images of one request: each step's activations go into the answer."""
+
+MAX_TABLES = 64
+"""Sampler tables that are kept; one of 1000 steps takes 72 kB."""
 
 IMAGE_RANGE = 1.0
 """|x̂₀| is clipped to this when sampling from noise, as pixels cannot be outside [-1, 1]."""
@@ -110,6 +113,16 @@ class Visualization:
     after: float
 
 
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """n samples before their first step: x_T (n, C, H, W), activations (n, m), and the table for all."""
+
+    x_T: Float32
+    activations: Float32
+    activations_from: Origin
+    table: SamplerTable
+
+
 @dataclass(frozen=True)
 class GenerateRequest:
     """What to sample: under whose activations, changed how, from which x_T, by which sampler.
@@ -149,6 +162,8 @@ class Pipeline:
         self._engine = engine
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._images = KnownImages(bundle, engine, cache, core)
+        self._boxes = _boxes(bundle.config)
+        self._sampler_table = lru_cache(maxsize=MAX_TABLES)(partial(_sampler_table, self._schedule))
 
     async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
         """Activations and similarity maps of images (C, H, W), known ones from the cache."""
@@ -181,7 +196,7 @@ class Pipeline:
         else:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
-        table = sampler_table(request.sampler, self._schedule, request.steps, eta=request.eta, clip=clip)
+        table = self._sampler_table(request.sampler, request.steps, request.eta, clip)
         denoise = partial(self._denoise, table, x, asked, seeds, deadline)
         listener = _listener(feed, Stage.GENERATE, request.steps)
         trace = None
@@ -311,6 +326,46 @@ class Pipeline:
             after=float(results[best].activations[j]),
         )
 
+    async def starts(
+        self,
+        sources: Sequence[Pixels],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        deadline: float,
+        feed: ProgressFeed | None = None,
+    ) -> Starts:
+        """Where samples begin: given images with their own x_T, or else one sample for each of `seeds`."""
+        self._check_steps(steps)
+        if not sources:
+            s, origin, _ = await self._sample_activations(seeds, deadline)
+            x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
+            return Starts(x, s, origin, ddim(self._schedule, steps, clip=IMAGE_RANGE))
+        encodings = await self.encode(sources)
+        inversions = [
+            self._images.invert(known, steps, _listener(feed, Stage.INVERT, steps, i), deadline, steps)
+            for i, known in enumerate(encodings)
+        ]
+        x_T = np.stack(await together(inversions))
+        activations = np.stack([known.activations for known in encodings])
+        return Starts(x_T, activations, "image", ddim(self._schedule, steps))
+
+    async def regenerate(
+        self, starts: Starts, activations: Float32, deadline: float
+    ) -> tuple[Pixels, EncodeResult]:
+        """All of `starts` under other activations (n, m): pictures (n, C, H, W), and these encoded.
+
+        For pictures that nobody comes back to: the cache is not filled with them.
+        """
+        seeds = (0,) * len(activations)
+        pixels, _ = await self._denoise(starts.table, starts.x_T, activations, seeds, deadline, on_step=None)
+        job = EncodeJob(to_x_0(pixels), deadline, request_admission())
+        return pixels, await self._engine.encode(job, self._core)
+
+    def seconds_left(self, deadline: float) -> float:
+        """Until a deadline in the engine's clock."""
+        return deadline - self._engine.deadline_in(0.0)
+
     def choose_sources(self, count: int, seed: int) -> list[Pixels]:
         """`count` of the reference images, drawn by `seed`. Raises PipelineError beyond their number."""
         references = reference_images(self.bundle)
@@ -327,9 +382,12 @@ class Pipeline:
 
     def best_box(self, similarity_map: Float32) -> Box:
         """The pixel box of the best-matching cell of one map (h, w)."""
-        image = self.bundle.config.image
-        cell = int(similarity_map.argmax())
-        return self.bundle.config.receptive_field.box(cell, image.height, image.width)
+        return self._boxes[int(similarity_map.argmax())]
+
+    def best_boxes(self, similarity_maps: Float32) -> list[Box]:
+        """The same for each of several maps (m, h, w)."""
+        cells = similarity_maps.reshape(len(similarity_maps), -1).argmax(axis=1)
+        return [self._boxes[cell] for cell in cells.tolist()]
 
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
@@ -370,12 +428,18 @@ class Pipeline:
             return np.repeat(source.activations[None], len(seeds), axis=0), "image", nothing
         if request.activations is not None:
             return np.repeat(request.activations[None], len(seeds), axis=0), "request", nothing
+        return await self._sample_activations(seeds, deadline)
+
+    async def _sample_activations(
+        self, seeds: Sequence[int], deadline: float
+    ) -> tuple[Float32, Origin, Timing]:
+        """Activations (n, m), each by its own seed: from the prior, or else resampled."""
         if self.bundle.prior is not None:
             s, timing = await self._sample_prior(self.bundle.prior, seeds, deadline)
             return s, "prior", timing
         resample = statistics_of(self.bundle, "sampling without image, image_id or activations").resample
         drawn = [resample(generator(seed, Stream.ACTIVATIONS), 1) for seed in seeds]
-        return np.concatenate(drawn), "resampled_from_training_statistics", nothing
+        return np.concatenate(drawn), "resampled_from_training_statistics", Timing(0.0, 0.0)
 
     async def _sample_prior(
         self, prior: PriorConfig, seeds: Sequence[int], deadline: float
@@ -440,6 +504,19 @@ class Pipeline:
 
     async def _activations(self, pixels: Pixels) -> list[Float32]:
         return [known.activations for known in await self.encode(list(pixels))]
+
+
+def _sampler_table(
+    schedule: NoiseSchedule, sampler: Sampler, steps: int, eta: float, clip: float
+) -> SamplerTable:
+    return sampler_table(sampler, schedule, steps, eta=eta, clip=clip)
+
+
+def _boxes(config: ModelConfig) -> tuple[Box, ...]:
+    """The pixel box of every cell of the encoder's grid, row by row."""
+    field, image = config.receptive_field, config.image
+    height, width = config.grid_shape
+    return tuple(field.box(cell, image.height, image.width) for cell in range(height * width))
 
 
 def _listener(

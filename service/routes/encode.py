@@ -61,8 +61,10 @@ def _encoded_image(pipeline: Pipeline, encoding: Encoding, *, maps: bool) -> Enc
         image_id=encoding.image_id,
         activations=similarities,
         patches=[
-            Patch(prototype=j, similarity=similarities[j], box=pipeline.best_box(encoding.similarity_maps[j]))
-            for j in range(len(similarities))
+            Patch(prototype=j, similarity=similarity, box=box)
+            for j, (similarity, box) in enumerate(
+                zip(similarities, pipeline.best_boxes(encoding.similarity_maps), strict=True)
+            )
         ],
         cached=encoding.cached,
         similarity_maps=numbers(encoding.similarity_maps) if maps else None,

@@ -169,3 +169,40 @@ def test_each_failure_doubles_the_patience() -> None:
             count += 1
         waited.append(count)
     assert waited == [2 * PATIENCE, 4 * PATIENCE, 8 * PATIENCE]
+
+
+def calls_until(limit: MemoryLimit, rows: int) -> int:
+    """How many calls must fit until the limit is `rows`."""
+    count = 0
+    while limit.rows < rows:
+        limit.observe(failures(None))
+        count += 1
+    return count
+
+
+def test_failures_in_a_row_are_one_shortage_and_double_the_patience_once() -> None:
+    limit = MemoryLimit(8, SilentObserver())
+    for at in (8, 4, 2, *[1] * 50):
+        limit.observe(failures(at))
+    assert limit.rows == 1
+    assert calls_until(limit, 8) == 3 * 2 * PATIENCE
+
+
+def test_patience_is_forgotten_when_full_batches_have_fitted_for_as_long() -> None:
+    limit = MemoryLimit(8, SilentObserver())
+    waited = []
+    for _ in range(3):
+        limit.observe(failures(8))
+        waited.append(calls_until(limit, 8))
+        for _ in range(2 * PATIENCE):
+            limit.observe(failures(None))
+    assert waited == [2 * PATIENCE] * 3
+
+
+def test_each_call_of_a_batch_counts() -> None:
+    limit = MemoryLimit(2, SilentObserver())
+    limit.observe(failures(2))
+    limit.observe(BatchFailures(num_calls=2 * PATIENCE - 1))
+    assert limit.rows == 1
+    limit.observe(BatchFailures(num_calls=1))
+    assert limit.rows == 2

@@ -45,8 +45,9 @@ def test_nothing_to_run_is_no_call() -> None:
 
 def test_no_call_is_longer_than_the_limit() -> None:
     run = Recorder()
-    run_isolated(run, 10, limit=4)
+    failures = run_isolated(run, 10, limit=4)
     assert sorted(run.calls) == [(0, 4), (4, 8), (8, 10)]
+    assert failures.num_calls == 3
 
 
 def test_one_bad_item_costs_two_calls_per_halving() -> None:

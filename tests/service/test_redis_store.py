@@ -735,10 +735,10 @@ def test_time_out_lets_what_arrived_during_the_last_hold_be_read() -> None:
         arrived = asyncio.Event()
 
         async def hold_and_read() -> None:
-            for _ in range(NUM_SLICES):
+            for _ in range(2 * NUM_SLICES):  # a slice that began in a turn can end in the one after the next
                 loop.held_s += 1000.0
                 await asyncio.sleep(0)
-            for _ in range(NUM_LAST_TURNS):  # an answer is read in parts
+            for _ in range(NUM_LAST_TURNS // 2):  # an answer is read in parts
                 await asyncio.sleep(0)
             arrived.set()
 
