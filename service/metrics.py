@@ -165,6 +165,7 @@ class EngineMetrics:
         self._step_started_at = 0.0
         self._bucket = 0
         self._occupancy = (0, 0, 0)
+        self._step_durations: dict[int, Histogram] = {}
 
     def job_finished(self, queue_s: float, inference_s: float) -> None:
         self._metrics.queue_time.observe(queue_s)
@@ -177,13 +178,17 @@ class EngineMetrics:
         self._metrics.padding.set(max(0, bucket - rows) / max(bucket, rows))
 
     def step_finished(self, rows: int, wasted: int) -> None:
-        self._metrics.step_duration.labels(str(self._bucket)).observe(self._clock() - self._step_started_at)
+        if self._bucket not in self._step_durations:
+            self._step_durations[self._bucket] = self._metrics.step_duration.labels(str(self._bucket))
+        self._step_durations[self._bucket].observe(self._clock() - self._step_started_at)
         self._metrics.steps.inc(rows)
         self._metrics.wasted.inc(wasted)
         self._metrics.last_step.set_to_current_time()
 
     def occupancy(self, running: int, waiting: int, active_samples: int) -> None:
         before, self._occupancy = self._occupancy, (running, waiting, active_samples)
+        if before == self._occupancy:
+            return
         self._metrics.running.inc(running - before[0])
         self._metrics.waiting.inc(waiting - before[1])
         self._metrics.active.inc(active_samples - before[2])

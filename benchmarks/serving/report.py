@@ -166,7 +166,7 @@ def _targets(results: Sequence[Result], overhead: EngineOverhead | None) -> list
                     f"encode only at {load:g}: no worse than the best peer",
                     f"goodput {_ratio(ours, peer)} times {name}; p99 {1e3 * late:.0f} ms, "
                     f"{late_name} {1e3 * peer_late:.0f} ms",
-                    ours >= (1.0 - 0.05) * peer,
+                    ours > 0.0 and ours >= (1.0 - 0.05) * peer,
                 )
             )
     if overhead is not None:

@@ -31,6 +31,10 @@ class Row:
     order: tuple[int, ...] = ()
     step: int = 0
     _rng: np.random.Generator | None = field(default=None, init=False)
+    is_stochastic: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_stochastic = self.table.is_stochastic
 
     @property
     def is_done(self) -> bool:
@@ -99,13 +103,20 @@ class DenoisingBatch:
 
     def inputs(self) -> StepInputs:
         """Views of everything the next step needs, for all rows in use."""
+        count = len(self.rows)
+        if count:
+            self._timesteps[:count] = [row.timestep for row in self.rows]
+            self._coefficients[:count] = [row.coefficients for row in self.rows]
         for i, row in enumerate(self.rows):
-            self._timesteps[i] = row.timestep
-            self._coefficients[i] = row.coefficients
-            row.draw_noise(self._noise[i])
+            if row.is_stochastic:
+                row.draw_noise(self._noise[i])
         return StepInputs(
             self._x_t, self._timesteps, self._activations, self._memory, self._noise, self._coefficients
-        ).rows(slice(len(self.rows)))
+        ).rows(slice(count))
+
+    def empty_outputs(self) -> StepOutputs:
+        """Arrays for what a step gives for all rows there can be."""
+        return StepOutputs(*(np.empty_like(self._x_t) for _ in range(3)))
 
     def advance(self, outputs: StepOutputs) -> None:
         """Take over what a step gave for all rows in use."""

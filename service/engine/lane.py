@@ -69,6 +69,7 @@ class Lane:
         self._batch = batch
         self._observer = observer
         self._capacity = batch.capacity
+        self._outputs = batch.empty_outputs()  # once: a step's arrays are too large to be had for nothing
         self._memory_limit = MemoryLimit(batch.capacity, observer)
         self._step_times = StepTimes()
         self._jobs: list[Denoising] = []
@@ -183,7 +184,7 @@ class Lane:
     def _step(self, now: Callable[[], float]) -> None:
         inputs = self._batch.inputs()
         num_rows = len(inputs)
-        outputs = StepOutputs(*(np.empty_like(inputs.x_t) for _ in range(3)))
+        outputs = self._outputs.first(num_rows)
         bucket = self._bucket(min(num_rows, self._memory_limit.rows))
         self._observer.step_started(num_rows, bucket)
 
@@ -209,6 +210,13 @@ class Lane:
     def _judge(self, outputs: StepOutputs, failures: BatchFailures) -> None:
         """Fail the jobs of rows that failed; tell the others that a step is done."""
         finite = np.asarray(np.isfinite(outputs.x_next).reshape(len(outputs.x_next), -1).all(axis=1))
+        if not failures.any and finite.all():
+            for i, row in enumerate(self._batch.rows):
+                item = _owner(row)
+                item.num_steps_left -= 1
+                if item.job.on_step is not None:
+                    _tell(item.job, row, outputs.x_0_hat[i])
+            return
         any_failed = False
         for i, row in enumerate(self._batch.rows):
             item = _owner(row)
@@ -246,15 +254,15 @@ class Lane:
         left_s, needed_s = deadline - now, self._seconds_left(item, now)
         if left_s <= 0.0:
             item.ticket.fail(DeadlineExceededError("the deadline passed before the job was done"))
-        elif needed_s is None:  # a running job will be measured soon; those that wait are too many to watch
-            item.give_up_at = now + left_s / 2 if item.started_at is None else now
-        elif ahead_s + needed_s > left_s:
+        elif ahead_s + (needed_s or 0.0) > left_s:
             item.ticket.fail(
                 DeadlineExceededError(
-                    f"the job needs about {ahead_s + needed_s:.3g} s, "
+                    f"the job needs about {ahead_s + (needed_s or 0.0):.3g} s, "
                     f"{left_s:.3g} s are left before its deadline"
                 )
             )
+        elif needed_s is None:  # a running job will be measured soon; those that wait are too many to watch
+            item.give_up_at = now + left_s / 2 if item.started_at is None else now
         else:
             item.give_up_at = deadline - needed_s
 

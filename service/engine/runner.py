@@ -65,6 +65,10 @@ class StepOutputs:
     memory_next: Float32
     x_0_hat: Float32
 
+    def first(self, rows: int) -> StepOutputs:
+        """Views of the first `rows` rows."""
+        return StepOutputs(self.x_next[:rows], self.memory_next[:rows], self.x_0_hat[:rows])
+
 
 class Runner(Protocol):
     """Weights on a device. Called from one thread only; any exception means that the call failed."""
