@@ -16,6 +16,8 @@ from service.stalled_clients import StalledClients
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.05
+LAST_REQUESTS_S = 0.2
+"""For requests on their way over connections that exist when the service stops listening."""
 LAST_ANSWERS_S = 2
 """For those that are told that the time is over, and for slow readers of an answer."""
 STALL_S = 30.0
@@ -54,6 +56,10 @@ class Server(uvicorn.Server):
             log.warning("%d requests are not done in time", self._drain.num_running)
             for task in list(self.server_state.tasks):
                 task.cancel()
+        for server in self.servers:
+            server.close()
+        if not self.force_exit:
+            await asyncio.sleep(LAST_REQUESTS_S)
         if self.force_exit:
             for transport in self._transports():
                 transport.abort()

@@ -93,6 +93,17 @@ def test_rows_work_side_by_side_on_what_is_more_urgent() -> None:
     assert refusal(bench.submit(job(20, deadline=deadline))) is None
 
 
+def test_time_that_more_urgent_work_takes_counts_where_only_full_batches_were_measured() -> None:
+    bench = bench_of(4)
+    for seed in range(40):
+        bench.submit(job(10, seed=seed))
+    bench.tick(20)
+    assert set(bench.runner.rows_per_step) == {4}
+    deadline = bench.runner.now + 50.0
+    assert refusal(bench.submit(job(10, deadline=deadline))) is not None
+    assert refusal(bench.submit(job(2, deadline=deadline))) is None  # overtakes
+
+
 def test_job_that_falls_behind_while_it_runs_is_given_up_before_its_deadline() -> None:
     bench = measured(1)
     bench.runner.base_s = 2.0
