@@ -38,8 +38,8 @@ class ServerError(Exception):
 class Server:
     """One of those compared.
 
-    module: run with BACKEND and PORT; settings: the best of a few that were tried, as the tables name them; package: whose
-    version is told; path: where its requests go, None for our own paths; wraps: what goes around a body.
+    module: run with BACKEND and PORT; settings: the best of a few that were tried, as the tables name
+    them; package: whose version is told; path: where its requests go, None for our own paths; wraps: what goes around a body.
     """
 
     name: str
