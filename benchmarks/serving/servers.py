@@ -39,7 +39,8 @@ class Server:
     """One of those compared.
 
     module: run with BACKEND and PORT; settings: the best of a few that were tried, as the tables name
-    them; package: whose version is told; path: where its requests go, None for our own paths; wraps: what goes around a body.
+    them; package: whose version is told; path: where its requests go, None for our own paths; wraps: what
+    goes around a body.
     """
 
     name: str
