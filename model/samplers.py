@@ -8,18 +8,19 @@ One step, for every row of a batch (`apply_step`):
 
 The network itself is not called here. Notation against the papers:
 
-| here            | Song et al. 2021 (DDIM) | Lu et al. 2022 (DPM-Solver++) |
-|-----------------|-------------------------|-------------------------------|
-| alpha_bar       | α_t                     | α_t²                          |
-| alpha, sigma    | sqrt(α_t), sqrt(1-α_t)  | α_t, σ_t                      |
-| d               | σ_t(η)                  | (none, deterministic)         |
-| memory          | (none)                  | x_θ(x_{t_{i-2}}, t_{i-2})     |
+| here            | Song et al. 2021 (DDIM) | Lu et al. 2022 (DPM-Solver++) | Zhang et al. 2024 (BDIA)   |
+|-----------------|-------------------------|-------------------------------|----------------------------|
+| alpha_bar       | α_t                     | α_t²                          | α_i²                       |
+| alpha, sigma    | sqrt(α_t), sqrt(1-α_t)  | α_t, σ_t                      | α_i, σ_i                   |
+| x_t             | x_t                     | x̃_{t_{i-1}}                   | z_i                        |
+| d               | σ_t(η)                  | (none, deterministic)         | (none, deterministic)      |
+| memory          | (none)                  | x_θ(x_{t_{i-2}}, t_{i-2})     | z_{i+1}; inverting z_{i-1} |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -35,6 +36,12 @@ SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 ALPHA, SIGMA, CLIP, A, B, C, D, KEEP = range(8)
 NUM_COEFFICIENTS = 8
 NO_CLIP = math.inf
+KEEP_X_T = 1.0
+
+DEFAULT_GAMMA = 1.0
+"""BDIA's γ: at 1 an inversion enlarges nothing, however many steps it has (`benchmarks.inversion`)."""
+LARGEST_AMPLIFICATION = 2.0**24 / 255
+"""γ^-steps at which a residual of 1 has grown until float32 rounds it (2^-24) by half a gray level."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,47 @@ def ddim_inversion(schedule: NoiseSchedule, steps: int) -> SamplerTable:
     return SamplerTable(timesteps, np.array(rows))
 
 
+def bdia(schedule: NoiseSchedule, steps: int, *, gamma: float = DEFAULT_GAMMA) -> SamplerTable:
+    """BDIA-DDIM from x_T to the image, over `ddim`'s levels (Zhang, Lewis, Kleijn 2024, arXiv 2307.10829).
+
+    A step needs two states, so the first is DDIM's. There is no clip, which could not be undone. Raises
+    ValueError unless 0 < gamma <= 1 and 2 <= steps <= T.
+    """
+    levels = _bdia_levels(schedule, steps, gamma)[::-1]
+    alpha, sigma = schedule.alpha_sigma(levels[0])
+    a, b = _ddim_weights(schedule, levels[0], levels[1])
+    first = (alpha, sigma, NO_CLIP, a, b, 0.0, 0.0, KEEP_X_T)
+    rows = [first, *_bdia_rows(schedule, levels, gamma)]
+    return SamplerTable(np.array(levels[:-1], np.int64), np.array(rows))
+
+
+def bdia_inversion(schedule: NoiseSchedule, steps: int, *, gamma: float = DEFAULT_GAMMA) -> SamplerTable:
+    """From the image to the last two states of `bdia`, which `bdia_regeneration` takes back to it exactly.
+
+    z_0 is the image; z_1 follows by the first step of `ddim_inversion`, and every later state from the two
+    before it. The end is x = z_steps with memory = z_{steps-1}. Exactness does not depend on z_1: the way
+    back takes z_0 from z_1 and z_2, and asks no step to undo the first one. Raises ValueError as `bdia`
+    does, and where `gamma` is too small for so many steps.
+    """
+    levels = _bdia_levels(schedule, steps, gamma)
+    _check_amplification(steps, gamma)
+    first = (*_climb(schedule, told=levels[1], now=CLEAN, following=levels[1])[:KEEP], KEEP_X_T)
+    rows = [first, *_bdia_rows(schedule, levels, 1.0 / gamma)]
+    return SamplerTable(np.array([levels[1], *levels[1:-1]], np.int64), np.array(rows))
+
+
+def bdia_regeneration(schedule: NoiseSchedule, steps: int, *, gamma: float = DEFAULT_GAMMA) -> SamplerTable:
+    """The way back from the end of `bdia_inversion` with as many steps; it takes one step less.
+
+    The two states change places: x starts as the inversion's memory, and memory as the inversion's x.
+    Under the same activations it gives the image back up to float rounding. Raises ValueError as
+    `bdia_inversion` does.
+    """
+    whole = bdia(schedule, steps, gamma=gamma)
+    _check_amplification(steps, gamma)
+    return SamplerTable(whole.timesteps[1:], whole.coefficients[1:])
+
+
 def official_ddim_inversion(schedule: NoiseSchedule) -> SamplerTable:
     """The authors' inversion of an image to x_T, in T steps (Weng et al. 2026; their published code's rule).
 
@@ -177,6 +225,49 @@ def _climb(schedule: NoiseSchedule, *, told: int, now: int, following: int) -> t
     a = alpha_next / alpha + k / sigma_told
     b = -k * alpha_told / sigma_told
     return (alpha_told, sigma_told, NO_CLIP, a, b, 0.0, 0.0, 0.0)
+
+
+def _bdia_levels(schedule: NoiseSchedule, steps: int, gamma: float) -> list[int]:
+    """The levels of z_0 … z_steps, CLEAN first."""
+    if not 0.0 < gamma <= 1.0:
+        raise ValueError(f"gamma must be above 0 and at most 1, not {gamma}")
+    if not 2 <= steps <= schedule.num_timesteps:
+        raise ValueError(f"steps of BDIA must be 2 to {schedule.num_timesteps}, not {steps}")
+    return [CLEAN, *sampling_timesteps(schedule, steps)[::-1].tolist()]
+
+
+def _bdia_rows(schedule: NoiseSchedule, levels: Sequence[int], gamma: float) -> list[tuple[float, ...]]:
+    """Rows of a way down (γ), or up (1/γ): at each inner level, with memory at the level before it.
+
+    Down, with Δ(i→j) = DDIM(i→j) - z_i, where DDIM(i→j) carries z_i to level j along its one eps:
+
+        z_{i-1} = z_{i+1} - (1 - γ)(z_{i+1} - z_i) - γ Δ(i→i+1) + Δ(i→i-1)
+                = γ (z_{i+1} - DDIM(i→i+1)) + DDIM(i→i-1)
+
+    Solved for z_{i+1}, it is the same with i+1 and i-1 exchanged and 1/γ for γ.
+    """
+    rows: list[tuple[float, ...]] = []
+    for before, now, following in zip(levels[:-2], levels[1:-1], levels[2:], strict=True):
+        alpha, sigma = schedule.alpha_sigma(now)
+        a, b = _ddim_weights(schedule, now, following)
+        a_back, b_back = _ddim_weights(schedule, now, before)
+        rows.append((alpha, sigma, NO_CLIP, a - gamma * a_back, b - gamma * b_back, gamma, 0.0, KEEP_X_T))
+    return rows
+
+
+def _ddim_weights(schedule: NoiseSchedule, now: int, following: int) -> tuple[float, float]:
+    """Weights of x_t and x_0_hat in the DDIM step, up or down, from level `now` along the eps there."""
+    alpha, sigma = schedule.alpha_sigma(now)
+    alpha_next, sigma_next = schedule.alpha_sigma(following)
+    a = sigma_next / sigma
+    return a, alpha_next - a * alpha
+
+
+def _check_amplification(steps: int, gamma: float) -> None:
+    """An inversion divides the difference of two states by γ at every step, so it grows by γ^-steps."""
+    smallest = math.ceil(1e4 * LARGEST_AMPLIFICATION ** (-1.0 / steps)) / 1e4
+    if gamma < smallest:
+        raise ValueError(f"gamma must be {smallest} to 1 to invert {steps} steps in float32, not {gamma}")
 
 
 def apply_step(

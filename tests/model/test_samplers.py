@@ -1,4 +1,4 @@
-"""Every sampler against diffusers' scheduler of the same name, over whole loops.
+"""Every sampler against diffusers' scheduler of the same name, over whole loops; BDIA against its equations.
 
 The network is a fixed analytic function, so both sides see the same predictions. diffusers spaces
 timesteps in its own ways; where it matters they are set to ours, and the comment says so.
@@ -23,6 +23,9 @@ from model.samplers import (
     Sampler,
     SamplerTable,
     apply_step,
+    bdia,
+    bdia_inversion,
+    bdia_regeneration,
     ddim,
     ddim_inversion,
     ddpm,
@@ -30,7 +33,7 @@ from model.samplers import (
     sampler_table,
     sampling_timesteps,
 )
-from model.schedule import NoiseSchedule
+from model.schedule import CLEAN, NoiseSchedule
 
 Float64 = npt.NDArray[np.float64]
 
@@ -47,14 +50,20 @@ def eps_at(x_t: Float64, timestep: int) -> Float64:
 
 def run(table: SamplerTable, x: Float64, noise: Float64 | None = None) -> Float64:
     """The whole loop in float64; `noise` is (steps, *x.shape)."""
-    memory = np.zeros_like(x)
+    end: Float64
+    end, _ = run_from(table, x, np.zeros_like(x), noise)
+    return end
+
+
+def run_from(table: SamplerTable, x: Any, memory: Any, noise: Float64 | None = None) -> tuple[Any, Any]:
+    """The whole loop in the precision of x and memory -> x, memory."""
     for i, (timestep, row) in enumerate(zip(table.timesteps, table.coefficients, strict=True)):
         x_0_hat = (x - row[SIGMA] * eps_at(x, timestep)) / row[ALPHA]
         fresh = np.zeros_like(x) if noise is None else noise[i]
-        rows: Any = np.tile(row, (len(x), 1))
+        rows: Any = np.tile(row, (len(x), 1)).astype(x.dtype)
         step: Any = apply_step
-        x, memory, _ = step(x_0_hat, x, memory, fresh, rows)
-    return x
+        x, memory, _ = step(x_0_hat.astype(x.dtype), x, memory, fresh, rows)
+    return x, memory
 
 
 def start(seed: int = 0) -> Float64:
@@ -191,6 +200,154 @@ def test_sampling_after_inversion_returns_to_the_image_as_steps_grow() -> None:
     assert errors[2] < 2e-2
 
 
+GAMMAS = (0.5, 0.9, 0.96, 1.0)
+
+
+def ddim_difference(z_i: Float64, eps: Float64, now: int, following: int) -> Float64:
+    """Δ(t_i → t_j | z_i): what one DDIM step from level `now` to level `following` adds to z_i."""
+    alpha, sigma = SCHEDULE.alpha_sigma(now)
+    alpha_j, sigma_j = SCHEDULE.alpha_sigma(following)
+    return alpha_j * (z_i - sigma * eps) / alpha + sigma_j * eps - z_i
+
+
+def bdia_update(z_before: Float64, z_i: Float64, gamma: float, levels: tuple[int, int, int]) -> Float64:
+    """z_{i-1} from z_{i+1} and z_i, as the paper (Zhang et al. 2024) writes it; levels of i+1, i, i-1.
+
+    The interval behind is integrated twice, from both of its ends, and gamma weighs the two; the one ahead
+    as in DDIM. All from one eps.
+    """
+    before, now, following = levels
+    eps = eps_at(z_i, now)
+    backward = ddim_difference(z_i, eps, now, before)
+    interval_behind = -(1.0 - gamma) * (z_before - z_i) - gamma * backward
+    interval_ahead = ddim_difference(z_i, eps, now, following)
+    return z_before + interval_behind + interval_ahead
+
+
+def bdia_update_solved(z_i: Float64, z_next: Float64, gamma: float, levels: tuple[int, int, int]) -> Float64:
+    """z_{i+1} from z_i and z_{i-1}, levels as in `bdia_update`: that equation solved for its first term."""
+    before, now, following = levels
+    eps = eps_at(z_i, now)
+    backward = ddim_difference(z_i, eps, now, before)
+    interval_ahead = ddim_difference(z_i, eps, now, following)
+    return (z_next - (1.0 - gamma) * z_i + gamma * backward - interval_ahead) / gamma
+
+
+def descending_levels(steps: int) -> list[int]:
+    return [*sampling_timesteps(SCHEDULE, steps).tolist(), CLEAN]
+
+
+def bdia_by_its_equations(steps: int, z: Float64, gamma: float) -> list[Float64]:
+    """All states from z_steps to z_0; the first step is plain DDIM."""
+    levels = descending_levels(steps)
+    states = [z, z + ddim_difference(z, eps_at(z, levels[0]), levels[0], levels[1])]
+    for at in zip(levels[:-2], levels[1:-1], levels[2:], strict=True):
+        states.append(bdia_update(states[-2], states[-1], gamma, at))
+    return states
+
+
+def bdia_inversion_by_its_equations(steps: int, z_0: Float64, gamma: float) -> list[Float64]:
+    """All states from z_0 to z_steps; z_1 is plain DDIM along eps at the noisier end's timestep."""
+    levels = descending_levels(steps)[::-1]
+    states = [z_0, z_0 + ddim_difference(z_0, eps_at(z_0, levels[1]), CLEAN, levels[1])]
+    for at in zip(levels[2:], levels[1:-1], levels[:-2], strict=True):
+        states.append(bdia_update_solved(states[-1], states[-2], gamma, at))
+    return states
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("steps", [2, 3, 10, 50])
+def test_bdia_is_the_papers_recurrence(steps: int, gamma: float) -> None:
+    *_, memory, x = bdia_by_its_equations(steps, start(), gamma)
+    found = run_from(bdia(SCHEDULE, steps, gamma=gamma), start(), np.zeros(SHAPE))
+    np.testing.assert_allclose(found[0], x, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found[1], memory, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "gamma"), [(2, 0.5), (10, 0.5), (50, 0.9), (200, 0.96), (1000, 1.0)])
+def test_bdia_inversion_is_the_papers_recurrence_solved_for_the_noisier_state(
+    steps: int, gamma: float
+) -> None:
+    *_, memory, x = bdia_inversion_by_its_equations(steps, start(), gamma)
+    found = run_from(bdia_inversion(SCHEDULE, steps, gamma=gamma), start(), np.zeros(SHAPE))
+    scale = np.abs(x).max()
+    np.testing.assert_allclose(found[0] / scale, x / scale, rtol=0.0, atol=1e-9)
+    np.testing.assert_allclose(found[1] / scale, memory / scale, rtol=0.0, atol=1e-9)
+
+
+ROUND_TRIPS = [(2, 0.5), (10, 0.5), (10, 0.9), (20, 0.96), (50, 0.9), (50, 1.0), (250, 1.0), (1000, 1.0)]
+
+
+@pytest.mark.parametrize(("steps", "gamma"), ROUND_TRIPS)
+def test_bdia_regeneration_undoes_its_inversion(steps: int, gamma: float) -> None:
+    z_0 = start()
+    x, memory = run_from(bdia_inversion(SCHEDULE, steps, gamma=gamma), z_0, np.zeros(SHAPE))
+    found, _ = run_from(bdia_regeneration(SCHEDULE, steps, gamma=gamma), memory, x)
+    np.testing.assert_allclose(found, z_0, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "gamma"), ROUND_TRIPS)
+def test_bdia_inversion_undoes_the_regeneration_of_any_two_states(steps: int, gamma: float) -> None:
+    x, memory = start(1), start(2)
+    z_0, z_1 = run_from(bdia_regeneration(SCHEDULE, steps, gamma=gamma), x, memory)
+    whole = bdia_inversion(SCHEDULE, steps, gamma=gamma)
+    from_two_states = SamplerTable(whole.timesteps[1:], whole.coefficients[1:])
+    found_memory, found_x = run_from(from_two_states, z_1, z_0)
+    np.testing.assert_allclose(found_x, x, rtol=0.0, atol=1e-9)
+    np.testing.assert_allclose(found_memory, memory, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "gamma"), ROUND_TRIPS)
+def test_bdia_round_trip_in_float32_stays_far_below_a_gray_level(steps: int, gamma: float) -> None:
+    z_0 = start().astype(np.float32)
+    x, memory = run_from(bdia_inversion(SCHEDULE, steps, gamma=gamma), z_0, np.zeros_like(z_0))
+    found, _ = run_from(bdia_regeneration(SCHEDULE, steps, gamma=gamma), memory, x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, z_0, rtol=0.0, atol=4e-4)  # a gray level is 8e-3
+
+
+def test_bdia_regeneration_is_bdia_without_its_first_step() -> None:
+    whole, rest = bdia(SCHEDULE, 20, gamma=0.96), bdia_regeneration(SCHEDULE, 20, gamma=0.96)
+    np.testing.assert_array_equal(rest.timesteps, whole.timesteps[1:])
+    np.testing.assert_array_equal(rest.coefficients, whole.coefficients[1:])
+    np.testing.assert_array_equal(whole.timesteps, ddim(SCHEDULE, 20).timesteps)
+
+
+def test_bdia_comes_nearer_to_a_fine_solution_than_ddim_in_as_many_steps() -> None:
+    fine = run(ddim(SCHEDULE, 1000), start())
+    for steps in (10, 20, 50):
+        error = np.abs(run(bdia(SCHEDULE, steps, gamma=0.5), start()) - fine).mean()
+        assert error < np.abs(run(ddim(SCHEDULE, steps), start()) - fine).mean()
+
+
+def test_bdia_inversion_grows_by_no_factor_at_gamma_1() -> None:
+    for steps in (10, 100, 1000):
+        x, _ = run_from(bdia_inversion(SCHEDULE, steps), np.clip(start(), -1.0, 1.0), np.zeros(SHAPE))
+        assert np.abs(x).max() < 3.0
+
+
+@pytest.mark.parametrize("gamma", [0.0, -0.5, 1.01, float("nan")])
+def test_impossible_gamma_is_refused(gamma: float) -> None:
+    for table in (bdia, bdia_inversion, bdia_regeneration):
+        with pytest.raises(ValueError, match="gamma must be above 0 and at most 1"):
+            table(SCHEDULE, 10, gamma=gamma)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1, 1001])
+def test_bdia_needs_two_steps_or_more(steps: int) -> None:
+    for table in (bdia, bdia_inversion, bdia_regeneration):
+        with pytest.raises(ValueError, match=f"2 to 1000, not {steps}"):
+            table(SCHEDULE, steps)
+
+
+def test_inversion_that_would_outgrow_float32_is_refused_and_says_what_gamma_would_do() -> None:
+    for table in (bdia_inversion, bdia_regeneration):
+        with pytest.raises(ValueError, match=r"gamma must be 0\.8011 to 1 to invert 50 steps"):
+            table(SCHEDULE, 50, gamma=0.8)
+        table(SCHEDULE, 50, gamma=0.8011)
+    bdia(SCHEDULE, 50, gamma=0.8)  # sampling shrinks what inverting enlarges
+
+
 def test_samplers_of_one_step_give_the_data_prediction() -> None:
     alpha, sigma = SCHEDULE.alpha_sigma(999)
     expected = (start() - sigma * eps_at(start(), 999)) / alpha
@@ -246,6 +403,8 @@ def test_only_tables_with_noise_are_stochastic() -> None:
     assert not ddim(SCHEDULE, 5).is_stochastic
     assert not dpmpp_2m(SCHEDULE, 5).is_stochastic
     assert not ddim_inversion(SCHEDULE, 5).is_stochastic
+    assert not bdia(SCHEDULE, 5).is_stochastic
+    assert not bdia_inversion(SCHEDULE, 5).is_stochastic
 
 
 def test_every_row_of_a_table_is_finite_but_for_an_open_clip() -> None:
@@ -253,6 +412,8 @@ def test_every_row_of_a_table_is_finite_but_for_an_open_clip() -> None:
         ddim(SCHEDULE, 1000, eta=1.0),
         dpmpp_2m(SCHEDULE, 1000),
         ddim_inversion(SCHEDULE, 1000),
+        bdia(SCHEDULE, 1000),
+        bdia_inversion(SCHEDULE, 1000),
     ):
         rows = np.where(table.coefficients == NO_CLIP, 0.0, table.coefficients)
         assert np.isfinite(rows.astype(np.float32)).all()
