@@ -1,18 +1,17 @@
-"""Does an edit do what it says? Raise each prototype to its 0.99 quantile and encode the result again.
+"""Does an edit do what it says, and nothing else? Raise each prototype to its 0.99 quantile, and look again.
 
     python -m benchmarks.edit_success --data DIRECTORY [--images 100] [--steps 20] [--rounds 4]
 
-DIRECTORY holds Fashion-MNIST's official files. Each of the first test images is inverted under its own
-s and regenerated with one entry of s at the prototype's 0.99 quantile, corrected as POST /edit does it;
-the edit succeeds where the re-encoded activation is above that of the same image regenerated without the
-edit. "once" is the first round alone. Writes
-benchmarks/results/edit_success.md.
+DIRECTORY holds Fashion-MNIST's official files. Each of the first test images is inverted under its own s
+and regenerated with one entry of s at the prototype's 0.99 quantile, corrected as POST /edit does it: once
+with nothing held, once with `preserve: "others"`. The edit succeeds where the re-encoded activation is above
+that of the same image regenerated without the edit. Changes are against the given image, and in standard
+deviations over the training data. Writes benchmarks/results/edit_success.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +20,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.edit_trials import EditTrials
+from benchmarks.machine import describe
 from model.bundle import Bundle
-from model.samplers import ddim, ddim_inversion
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, from_x_0, to_x_0
-from service.engine.engine_core import EngineCore
-from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
-from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import OnnxRunner
-from service.pipeline.edits import EditLoop
+from model.transforms import Pixels
+from service.pipeline.round_trip import round_trip
 from service.settings import SHIPPED_BUNDLE
 from training.data import load_fashion_mnist
 
@@ -38,111 +34,129 @@ RESULT = Path(__file__).parent / "results" / "edit_success.md"
 
 @dataclass(frozen=True)
 class EditSuccess:
-    """One prototype: how many of the images its edit raised, and means of s_j before, asked, achieved."""
+    """One prototype raised in some images, the best of `rounds` rounds.
+
+    raised: in how many images; before, asked and achieved: means of s_j; own_change and others_change: means
+    of the prototype's own change and of the other prototypes' absolute changes, in standard deviations.
+    """
 
     prototype: int
-    raised_once: int
-    raised: int
+    holds_others: bool
+    rounds: int
     images: int
+    raised: int
     before: float
     asked: float
     achieved: float
+    own_change: float
+    others_change: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All results, and the mean absolute change of a prototype where an image is only regenerated."""
+
+    results: list[EditSuccess]
+    unedited_change: float
 
 
 def measure(
-    bundle: Bundle, images: Pixels, prototypes: Sequence[int], *, steps: int, rounds: int, max_batch: int = 32
-) -> list[EditSuccess]:
-    """Edit success of `prototypes` over images (n, C, H, W)."""
-    runner = OnnxRunner(bundle, device="auto", max_batch=max_batch)
-    schedule = NoiseSchedule.from_config(bundle.config.schedule)
-
-    def denoise(job: DenoiseJob) -> np.ndarray:
-        core = EngineCore(runner, max_queue=len(job), observer=SilentObserver())
-        outcome: list[Ticket[DenoiseResult]] = []
-        core.submit_denoise(job, Ticket(outcome.append), 0.0)
-        while core.has_work:
-            core.tick(lambda: 0.0)
-        result = outcome[0].result
-        if result is None:
-            raise RuntimeError(f"the engine failed: {outcome[0].error}")
-        return result.x
-
-    def encode(pixels: Pixels) -> np.ndarray:
-        parts = [pixels[i : i + max_batch] for i in range(0, len(pixels), max_batch)]
-        return np.concatenate([runner.encode(to_x_0(part))[0] for part in parts])
-
-    assert bundle.statistics is not None, "a bundle without statistics has no 0.99 quantiles to raise to"
-    n = len(images)
-    seeds = (0,) * n
-    s = encode(images)
-    x_T = denoise(DenoiseJob(to_x_0(images), s, ddim_inversion(schedule, steps), seeds))
-    table = ddim(schedule, steps)
-    baseline = encode(from_x_0(denoise(DenoiseJob(x_T, s, table, seeds))))
+    bundle: Bundle,
+    images: Pixels,
+    prototypes: Sequence[int],
+    *,
+    steps: int,
+    rounds: int,
+    holds: Sequence[bool] = (False, True),
+) -> Measurement:
+    """Edit success of `prototypes` over images (n, C, H, W), after each round, others held or not."""
+    trials = EditTrials(bundle, images)
+    trip = round_trip(NoiseSchedule.from_config(bundle.config.schedule), steps)
+    inverted = trials.invert(trip)
+    plain = trials.reconstruct(trip, inverted)
     results = []
     for j in tqdm(prototypes, unit="prototype", disable=not sys.stderr.isatty()):
-        asked = s.copy()
-        asked[:, j] = bundle.statistics.high[j]
-        before = baseline[:, j]
-        loops = [EditLoop(s[i], asked[i]) for i in range(n)]
-        once = achieved = np.empty(0)
-        open_ = list(range(n))  # images whose edit is still to be corrected
-        for round_ in range(rounds):
-            driven = np.stack([loops[i].driven for i in open_])
-            job = DenoiseJob(x_T[open_], driven, table, (0,) * len(open_))
-            results_s = encode(from_x_0(denoise(job)))
-            if round_ == 0:
-                once = results_s[:, j]
-                achieved = once.copy()
-            worthwhile = [loops[i].observe(results_s[k]) for k, i in enumerate(open_)]
-            for k, i in enumerate(open_):
-                if loops[i].best_round == round_:
-                    achieved[i] = results_s[k, j]
-            open_ = [i for i, again in zip(open_, worthwhile, strict=True) if again]
-            if not open_:
-                break
-        results.append(
-            EditSuccess(
-                prototype=int(j),
-                raised_once=int((once > before).sum()),
-                raised=int((achieved > before).sum()),
-                images=n,
-                before=float(before.mean()),
-                asked=float(bundle.statistics.high[j]),
-                achieved=float(achieved.mean()),
-            )
-        )
-    return results
+        others = [k for k in range(bundle.config.num_prototypes) if k != j]
+        for holds_others in holds:
+            trial = trials.edit(trip, inverted, j, held=others if holds_others else [], rounds=rounds)
+            for count, pictures in enumerate(trial.after, 1):
+                achieved, before = pictures.activations[:, j], plain.activations[:, j]
+                results.append(
+                    EditSuccess(
+                        prototype=j,
+                        holds_others=holds_others,
+                        rounds=count,
+                        images=len(images),
+                        raised=int((achieved > before).sum()),
+                        before=float(before.mean()),
+                        asked=trials.high(j),
+                        achieved=float(achieved.mean()),
+                        own_change=float(trials.own_change(pictures, j).mean()),
+                        others_change=float(trials.others_change(pictures, j).mean()),
+                    )
+                )
+    change = np.abs(plain.activations - trials.given.activations) / trials.spread
+    return Measurement(results, float(change.mean()))
 
 
-def table_of(results: Sequence[EditSuccess], *, bundle: Bundle, steps: int, rounds: int) -> str:
+def table_of(measurement: Measurement, *, bundle: Bundle, steps: int) -> str:
     """The results as Markdown."""
-    worst = min(results, key=lambda result: result.raised / result.images)
-    total = sum(result.raised for result in results)
-    once = sum(result.raised_once for result in results)
-    short = sum(result.raised < 0.9 * result.images for result in results)
-    count = sum(result.images for result in results)
-    reached = np.mean([(r.achieved - r.before) / (r.asked - r.before) for r in results])
+    results = measurement.results
+    most = max(result.rounds for result in results)
+    images = results[0].images
+    free, holding = (
+        [result for result in results if result.holds_others == holds and result.rounds == most]
+        for holds in (False, True)
+    )
+    once = [result for result in results if result.rounds == 1 and not result.holds_others]
     lines = [
         "# Edit success",
         "",
-        f"Bundle {bundle.name} {bundle.digest[:12]}, {results[0].images} test images, {steps} steps, "
-        f"at most {rounds} rounds, {platform.machine()} CPU.",
+        f"Bundle {bundle.name} {bundle.digest[:12]}, {images} test images, {steps} steps, "
+        f"at most {most} rounds; {describe()}.",
         "Command: `python -m benchmarks.edit_success --data DIRECTORY "
-        f"--images {results[0].images} --steps {steps} --rounds {rounds}`",
+        f"--images {images} --steps {steps} --rounds {most}`",
         "",
-        f"Raised {total} of {count} ({100 * total / count:.1f}%); worst prototype {worst.prototype} with "
-        f"{worst.raised} of {worst.images}; {short} of {len(results)} prototypes below 90%; with one round "
-        f"{100 * once / count:.1f}%; mean share of the asked change that was achieved: {reached:.2f}.",
+        f"Every one of {len(free)} prototypes was raised in each image. Raised: above the same image "
+        "regenerated without the edit. Reached: share of the asked change. Own change, others' change: of "
+        "the prototype, and absolute, of the other ones, against the given image, in standard deviations "
+        "over the training data. Regenerating an image without an edit changes a prototype by "
+        f"{measurement.unedited_change:.3f}.",
         "",
-        "| prototype | raised | raised, once | s_j before | asked | achieved |",
-        "|---|---|---|---|---|---|",
+        "| others | rounds | raised | worst prototype | reached | own change | others' change | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for holds in (False, True):
+        for rounds in range(1 + holds, most + 1):  # the first round is the same
+            rows = [r for r in results if r.holds_others == holds and r.rounds == rounds]
+            lines.append(f"| {'held' if holds else 'free'} | {rounds} {_summary(rows)}")
+    lines += [
+        "",
+        f"After {most} rounds, for each prototype:",
+        "",
+        "| prototype | raised | raised, once | raised, others held | s_j before | asked | achieved "
+        "| achieved, others held | others' change | others' change, held |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(
-            f"| {r.prototype} | {r.raised} / {r.images} | {r.raised_once} "
-            f"| {r.before:.2f} | {r.asked:.2f} | {r.achieved:.2f} |"
-            for r in results
+            f"| {f.prototype} | {f.raised} / {f.images} | {o.raised} | {h.raised} | {f.before:.2f} "
+            f"| {f.asked:.2f} | {f.achieved:.2f} | {h.achieved:.2f} | {f.others_change:.2f} "
+            f"| {h.others_change:.2f} |"
+            for f, o, h in zip(free, once, holding, strict=True)
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _summary(results: Sequence[EditSuccess]) -> str:
+    worst = min(results, key=lambda result: result.raised)
+    raised = sum(result.raised for result in results) / sum(result.images for result in results)
+    reached = np.mean([(r.achieved - r.before) / (r.asked - r.before) for r in results])
+    own = float(np.mean([result.own_change for result in results]))
+    others = float(np.mean([result.others_change for result in results]))
+    return (
+        f"| {100 * raised:.1f}% | {worst.prototype}: {worst.raised} of {worst.images} | {reached:.2f} "
+        f"| {own:.2f} | {others:.3f} | {others / own:.3f} |"
+    )
 
 
 def main() -> int:
@@ -158,10 +172,9 @@ def main() -> int:
     bundle = Bundle.load(options.bundle)
     test = load_fashion_mnist(options.data, "test", bundle.config.image)
     prototypes = options.prototypes or range(bundle.config.num_prototypes)
-    results = measure(
-        bundle, test.pixels[: options.images], prototypes, steps=options.steps, rounds=options.rounds
-    )
-    table = table_of(results, bundle=bundle, steps=options.steps, rounds=options.rounds)
+    images = test.pixels[: options.images]
+    measurement = measure(bundle, images, prototypes, steps=options.steps, rounds=options.rounds)
+    table = table_of(measurement, bundle=bundle, steps=options.steps)
     print(table)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(table)

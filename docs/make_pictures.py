@@ -17,8 +17,9 @@ from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
 from service.engine.onnx_runner import OnnxRunner
 from service.metrics import Metrics
+from service.pipeline.editing import EditedImage, plan_edit
 from service.pipeline.edits import Edit
-from service.pipeline.pipeline import EditedImage, Pipeline
+from service.pipeline.pipeline import Pipeline
 from service.settings import SHIPPED_BUNDLE
 
 DOCS = Path(__file__).parent
@@ -46,9 +47,7 @@ async def draw(image: int = 0, num_rows: int = 4) -> None:
 
 
 async def _edited(pipeline: Pipeline, pixels: Pixels, j: int) -> EditedImage:
-    return await pipeline.edit(
-        pixels, [Edit(j, "max")], extrapolate=False, steps=50, rounds=4, deadline=math.inf
-    )
+    return await pipeline.edit(pixels, plan_edit(pipeline.bundle, [Edit(j, "max")], steps=50), math.inf)
 
 
 def _gain(j: int, edited: EditedImage) -> float:

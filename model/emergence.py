@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 LEAST_CHANGE = 0.1
@@ -43,21 +44,27 @@ def emergence_timesteps(activations: Float32, timesteps: Int64) -> Int64:
 class Emergence:
     """Of m prototypes over several images.
 
-    median: (m,) timesteps, NaN for one that emerges nowhere; spread: (m,) between the quartiles; count: (m,)
-    images in which it emerges.
+    median: (m,) timesteps, NaN for one that emerges nowhere; low, high: (m,) the quartiles, likewise; count:
+    (m,) images in which it emerges. Noise has high timesteps: `high` is the early quartile.
     """
 
-    median: npt.NDArray[np.float64]
-    spread: npt.NDArray[np.float64]
+    median: Float64
+    low: Float64
+    high: Float64
     count: Int64
+
+    @property
+    def spread(self) -> Float64:
+        """(m,) timesteps between the quartiles."""
+        return self.high - self.low
 
     @classmethod
     def over_images(cls, emergence: Int64) -> Emergence:
         """From the `emergence_timesteps` (n, m) of n images."""
         emerged = emergence != NEVER
         count = emerged.sum(axis=0)
-        median, spread = np.full(count.shape, np.nan), np.full(count.shape, np.nan)
+        quartiles = np.full((3, len(count)), np.nan)
         for j in np.flatnonzero(count):
-            low, median[j], high = np.quantile(emergence[emerged[:, j], j], [0.25, 0.5, 0.75])
-            spread[j] = high - low
-        return cls(median, spread, count)
+            quartiles[:, j] = np.quantile(emergence[emerged[:, j], j], [0.25, 0.5, 0.75])
+        low, median, high = quartiles
+        return cls(median, low, high, count)

@@ -116,10 +116,14 @@ class ActivationStatistics:
     def _score_values(self) -> Float64:
         return np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
 
+    def standardised(self, activations: Float32) -> Float64:
+        """s (N, m) less its mean, over its deviation; one that does not vary is only centred."""
+        return np.asarray((activations - self.mean) / np.where(self.std > 0.0, self.std, 1.0))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values, numbers rounded to 6 significant digits."""
         return {
-            name: _rounded(getattr(self, name))
+            name: rounded(getattr(self, name))
             for name in ("mean", "std", "minimum", "maximum", "quantiles", "correlation")
         }
 
@@ -150,7 +154,8 @@ TAIL_SCORE = 4.1
 _SCORES: Float64 = np.concatenate([[-TAIL_SCORE], normal_quantile(QUANTILE_LEVELS), [TAIL_SCORE]])
 
 
-def _rounded(values: Float64) -> list[Any]:
-    rounded = np.array([float(f"{value:.6g}") for value in values.ravel()])
-    plain: list[Any] = rounded.reshape(values.shape).tolist()
+def rounded(values: Float64, digits: int = 6) -> list[Any]:
+    """An array as (nested) lists for JSON, numbers rounded to so many significant digits."""
+    short = np.array([float(f"{value:.{digits}g}") for value in values.ravel()])
+    plain: list[Any] = short.reshape(values.shape).tolist()
     return plain

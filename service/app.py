@@ -37,6 +37,7 @@ from service.pipeline.pipeline import Pipeline
 from service.problems import problem
 from service.rate_limit import RateLimiter
 from service.routes.answering import Context
+from service.routes.diagnose import diagnose_router
 from service.routes.encode import encode_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
@@ -150,6 +151,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(generate_router(context))
     app.include_router(trace_router(context))
     app.include_router(visualize_router(context))
+    app.include_router(diagnose_router(context))
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))
     app.include_router(health_router(context, drain, _version(context, runners[0].backend)))

@@ -101,7 +101,16 @@ def tiny_bundle(
     keep_evaluation(run, tiny_patronus)
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     config = TrainConfig(model=tiny_patronus.config)
-    export_bundle(tiny_patronus, config, tiny_dataset, tiny_dataset, run=run, out=out, name="tiny model")
+    export_bundle(
+        tiny_patronus,
+        config,
+        tiny_dataset,
+        tiny_dataset,
+        run=run,
+        out=out,
+        name="tiny model",
+        emergence_samples=8,
+    )
     return out
 
 
@@ -125,7 +134,14 @@ def tiny_prior_bundle(
     out = tmp_path_factory.mktemp("bundles") / "tiny-with-prior"
     train_config = TrainConfig(model=tiny_patronus.config)
     export_bundle(
-        tiny_patronus, train_config, tiny_dataset, tiny_dataset, run=run, out=out, name="tiny with prior"
+        tiny_patronus,
+        train_config,
+        tiny_dataset,
+        tiny_dataset,
+        run=run,
+        out=out,
+        name="tiny with prior",
+        emergence_samples=8,
     )
     return out
 

@@ -8,12 +8,15 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
 from training.data import DATASETS, DataError, Dataset, Split, load_dataset
 from training.presets import PRESETS
+
+if TYPE_CHECKING:
+    from model.bundle import Bundle
 
 SECTIONS: dict[str, type[Any]] = {"": TrainConfig, "optimizer.": OptimizerConfig, "loss.": LossConfig}
 """Parts of a TrainConfig whose fields are flags of their own; every other field is reached by --set."""
@@ -30,12 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     from training.evaluate import EvaluationError
     from training.export import ExportError
     from training.prior import PriorError
+    from training.remeasure import RemeasureError
     from training.trainer import CheckpointError, TrainingDivergedError
 
     faults = (
         ConfigError, DataError, OfficialCheckpointError, CheckpointError, PriorError, TrainingDivergedError,
         EvaluationError,
-        ExportError, BundleError,
+        ExportError, RemeasureError, BundleError,
     )  # fmt: skip
     try:
         options.command(options)
@@ -167,16 +171,37 @@ def _export(options: argparse.Namespace) -> None:
     from training.export import export_bundle
     from training.trainer import load_averaged_model
 
+    measuring = _measuring(options)
     patronus, config = load_averaged_model(options.run)
     train = _load(options, config.dataset, "train", patronus.config.image)
     test = _load(options, config.dataset, "test", patronus.config.image)
-    export_bundle(patronus, config, train, test, run=options.run, out=options.out, name=options.name)
+    bundle = export_bundle(
+        patronus, config, train, test, run=options.run, out=options.out, name=options.name, **measuring
+    )
+    _plot_emergence(options, bundle, options.run / "emergence.png")
+
+
+def _remeasure(options: argparse.Namespace) -> None:
+    from model.bundle import Bundle
+    from training.remeasure import remeasure
+
+    measuring = _measuring(options)
+    bundle = Bundle.load(options.bundle)
+    name = options.dataset or bundle.provenance.get("dataset")
+    if not isinstance(name, str):
+        raise ConfigError("--dataset is needed: the bundle does not say which one the model was trained on")
+    train = _load(options, name, "train", bundle.config.image)
+    test = _load(options, name, "test", bundle.config.image)
+    out = options.out or options.bundle
+    bundle = remeasure(options.bundle, out, train, test, dataset_name=name, **measuring)
+    _plot_emergence(options, bundle, None)
 
 
 def _import_official(options: argparse.Namespace) -> None:
     from model.official import read_official
     from training.import_official import import_official
 
+    measuring = _measuring(options)
     dataset = None
     if options.dataset:
         image = read_official(options.directory).patronus.config.image
@@ -188,10 +213,36 @@ def _import_official(options: argparse.Namespace) -> None:
         raise ConfigError("--data needs --dataset: it says what the files are")
     elif options.prior_steps:
         raise ConfigError("--prior-steps needs --dataset and --data: a prior is trained on images")
+    elif options.emergence_plot:
+        raise ConfigError("--emergence-plot needs --dataset and --data: without, emergence is not measured")
     name = options.name or options.directory.resolve().name
-    import_official(
-        options.directory, options.out, name=name, dataset=dataset, prior_steps=options.prior_steps
+    bundle = import_official(
+        options.directory,
+        options.out,
+        name=name,
+        dataset=dataset,
+        prior_steps=options.prior_steps,
+        **measuring,
     )
+    _plot_emergence(options, bundle, None)
+
+
+def _measuring(options: argparse.Namespace) -> dict[str, Any]:
+    """What export, remeasure and import-official pass on to the measurement."""
+    samples = options.emergence_samples
+    if samples < 0:
+        raise ConfigError(f"--emergence-samples must be >= 0, not {samples}")
+    if options.emergence_plot and not samples:
+        raise ConfigError("--emergence-plot needs --emergence-samples above 0")
+    return {"emergence_samples": samples, "device": _device(options.device)}
+
+
+def _plot_emergence(options: argparse.Namespace, bundle: Bundle, default: Path | None) -> None:
+    path = options.emergence_plot or default
+    if path is not None and options.emergence_samples:
+        from training.emergence_plot import plot_emergence
+
+        plot_emergence(bundle, path)
 
 
 def _load(options: argparse.Namespace, name: str, split: Split, image: ImageConfig) -> Dataset:
@@ -225,6 +276,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.add_argument("--cache", type=Path, help="where resized pixels are kept (default: the user's cache)")
     data.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+    measuring = argparse.ArgumentParser(add_help=False)
+    measuring.add_argument(
+        "--emergence-samples",
+        type=int,
+        default=256,
+        metavar="N",
+        help="generate N images, 50 steps each, to see when each prototype emerges; 0: do not (default: 256)",
+    )
+    measuring.add_argument("--emergence-plot", type=Path, metavar="PNG", help="draw what was found")
 
     recipe = argparse.ArgumentParser(add_help=False)
     recipe.add_argument("--preset", choices=sorted(PRESETS), default="small", help="default: small")
@@ -298,14 +359,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--lpips-weights", type=Path, help="TorchScript file, for LPIPS")
 
-    export = commands.add_parser("export", parents=[data], help="write a run as a bundle")
+    export = commands.add_parser(
+        "export",
+        parents=[data, measuring],
+        help="write a run as a bundle",
+        description="Write a run as a bundle, and RUN/emergence.png, or what --emergence-plot names.",
+    )
     export.set_defaults(command=_export)
     export.add_argument("--run", type=Path, required=True, help="run directory")
     export.add_argument("--out", type=Path, required=True, help="bundle directory")
     export.add_argument("--name", required=True, help="name of the model in the manifest")
 
+    again = commands.add_parser(
+        "remeasure",
+        parents=[data, measuring],
+        help="measure anew what a bundle says of its prototypes",
+        description="Measure statistics, patches, attributes and emergence of a bundle anew. Weights, "
+        "graphs, names and other metrics stay; the bundle gets a new digest.",
+    )
+    again.set_defaults(command=_remeasure)
+    again.add_argument("bundle", type=Path, help="bundle directory")
+    again.add_argument("--out", type=Path, help="bundle directory (default: the bundle is replaced)")
+    again.add_argument("--dataset", help="default: the one that the model was trained on")
+
     official = commands.add_parser(
-        "import-official", parents=[data], help="write the authors' checkpoint as a bundle"
+        "import-official", parents=[data, measuring], help="write the authors' checkpoint as a bundle"
     )
     official.set_defaults(command=_import_official)
     official.add_argument("directory", type=Path, help="holds ckpt.tar and config.pickle")

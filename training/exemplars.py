@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.bundle import Pictures
+from model.bundle import Patches, Pictures
+from model.config import ModelConfig
 from model.patronus import Patronus
-from model.transforms import Pixels, to_x_0
+from model.transforms import Pixels, crop, to_x_0
 from training.data import Dataset
 
 
@@ -32,20 +33,42 @@ def choose_pictures(
     test: Dataset,
     *,
     num_references: int = 32,
+    num_patches: int = 8,
 ) -> Pictures:
-    """The training patch nearest to each prototype, and the first test images of every class in turn."""
-    config = patronus.config
-    best = train_activations.argmax(axis=0)  # (m,)
-    prototypes = np.arange(config.num_prototypes)
-    boxes = [
-        config.receptive_field.box(int(cell), config.image.height, config.image.width)
-        for cell in train_cells[best, prototypes]
-    ]
+    """The training patches nearest to each prototype, and the first test images of every class in turn.
+
+    Of one image there is one patch at most, so no more than there are training images; the nearest one's
+    whole image is the exemplar.
+    """
+    patches = nearest_patches(patronus.config, train.pixels, train_activations, train_cells, num_patches)
     return Pictures(
-        exemplar_images=train.pixels[best],
-        exemplar_boxes=np.array(boxes, dtype=np.int64),
-        exemplar_similarities=train_activations[best, prototypes].astype(np.float32),
+        exemplar_images=train.pixels[patches.image_indices[:, 0]],
+        exemplar_boxes=patches.boxes[:, 0],
+        exemplar_similarities=patches.similarities[:, 0],
         reference_images=test.pixels[_in_turn(test.labels, num_references)],
+        patches=patches,
+    )
+
+
+def nearest_patches(
+    config: ModelConfig, pixels: Pixels, activations: np.ndarray, cells: np.ndarray, count: int
+) -> Patches:
+    """The patches of `count` images nearest to each prototype, by s (N, m) and best grid cells (N, m)."""
+    nearest = np.argsort(-activations, axis=0, kind="stable")[:count].T  # (m, k)
+    prototypes = np.arange(config.num_prototypes)[:, None]
+    height, width = config.image.height, config.image.width
+    boxes = [
+        [config.receptive_field.box(cell, height, width) for cell in row]
+        for row in cells[nearest, prototypes].tolist()
+    ]
+    return Patches(
+        pixels=tuple(
+            tuple(crop(pixels[image], box) for image, box in zip(images, row, strict=True))
+            for images, row in zip(nearest.tolist(), boxes, strict=True)
+        ),
+        boxes=np.array(boxes, dtype=np.int64),
+        similarities=activations[nearest, prototypes].astype(np.float32),
+        image_indices=nearest.astype(np.int64),
     )
 
 

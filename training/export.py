@@ -7,8 +7,8 @@ import logging
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from model.bundle import (
     PRIOR,
     WEIGHTS,
     Bundle,
-    Pictures,
     Prototype,
     write_manifest,
     write_pictures,
@@ -37,11 +36,10 @@ from model.patronus import DenoiseStep, Patronus
 from model.prior import Prior, PriorStep
 from model.samplers import ddim, ddim_inversion, dpmpp_2m
 from model.schedule import NoiseSchedule
-from model.statistics import ActivationStatistics
 from training.config import TrainConfig
 from training.data import Dataset
 from training.evaluate import read_evaluation, require_weights
-from training.exemplars import choose_pictures, encode_all
+from training.measurements import EMERGENCE_SAMPLES, graph_scores, measure
 from training.prior import has_prior, load_prior
 from training.trainer import PARENT
 
@@ -67,6 +65,8 @@ def export_bundle(
     run: Path,
     out: Path,
     name: str,
+    emergence_samples: int = EMERGENCE_SAMPLES,
+    device: str = "cpu",
 ) -> Bundle:
     """Write `out` from averaged weights, the run's evaluation and its prior, where it has one.
 
@@ -94,6 +94,8 @@ def export_bundle(
         metrics=metrics,
         provenance=provenance,
         prior=prior,
+        emergence_samples=emergence_samples,
+        device=device,
     )
 
 
@@ -106,42 +108,69 @@ def write_bundle(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     prior: Prior | None = None,
+    emergence_samples: int = EMERGENCE_SAMPLES,
+    device: str = "cpu",
 ) -> Bundle:
     """Write `out` from a model, as `export_bundle` does, whatever the model came from.
 
-    Statistics and pictures are measured on `measure_on`, (train, test); without it the bundle has none, and
-    can have no `prior`.
+    What `training.measurements.measure` gives is measured on `measure_on`, (train, test), with
+    `emergence_samples` generated images and on `device`; without it the bundle has none of it, and can have
+    no `prior`.
     """
-    if out.exists() and not _is_bundle(out):
-        raise ExportError(f"{out} exists and is no bundle: name another directory, this one is not replaced")
     patronus = patronus.cpu().eval()
-    with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
-        directory = Path(scratch) / "bundle"
-        directory.mkdir()
+    with replacing(out) as directory:
         parity = export_graphs(patronus, directory, prior)  # first: it tells of broken weights
-        statistics = None
-        if measure_on is not None:
-            statistics, pictures = _measure(patronus, *measure_on)
-            write_pictures(directory, pictures)
         weights = {name: value.contiguous() for name, value in patronus.state_dict().items()}
         (directory / WEIGHTS).write_bytes(save_safetensors(weights))
+        measured = None
+        if measure_on is not None:
+            draw_scores = None if prior is None else graph_scores(directory / PRIOR, prior.config)
+            measured = measure(
+                patronus,
+                *measure_on,
+                draw_scores=draw_scores,
+                emergence_samples=emergence_samples,
+                device=device,
+            )
+            write_pictures(directory, measured.pictures)
+        names = [None] * patronus.config.num_prototypes
         write_manifest(
             directory,
             name=name,
             config=patronus.config,
-            statistics=statistics,
-            prototypes=tuple(Prototype() for _ in range(patronus.config.num_prototypes)),
-            metrics={**metrics, "export_largest_difference": parity},
+            statistics=None if measured is None else measured.statistics,
+            attributes=None if measured is None else measured.attributes,
+            prototypes=tuple(map(Prototype, names)) if measured is None else measured.prototypes(names),
+            metrics={
+                **metrics,
+                **({} if measured is None else measured.figures()),
+                "export_largest_difference": parity,
+            },
             provenance=provenance,
             prior=None if prior is None else prior.config,
         )
-        bundle = replace(Bundle.load(directory), directory=out)
+    return Bundle.load(out)
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """An empty directory for the files of a bundle, which becomes `out` when they are written.
+
+    A bundle already at `out` is replaced, by one that loads; nothing is left behind on failure. Raises
+    ExportError where `out` is no bundle, BundleError where the new one does not load.
+    """
+    if out.exists() and not _is_bundle(out):
+        raise ExportError(f"{out} exists and is no bundle: name another directory, this one is not replaced")
+    with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
+        directory = Path(scratch) / "bundle"
+        directory.mkdir()
+        yield directory
+        bundle = Bundle.load(directory)
         if out.exists():
             out.rename(Path(scratch) / "replaced")  # goes with the scratch directory
         directory.rename(out)
     size = sum(path.stat().st_size for path in out.iterdir())
     log.info("wrote %s: %.2f MiB, digest %s", out, size / 2**20, bundle.digest[:12])
-    return bundle
 
 
 def _is_bundle(path: Path) -> bool:
@@ -152,13 +181,6 @@ def _is_bundle(path: Path) -> bool:
         return not path.is_symlink() and {entry.name for entry in path.iterdir()} <= known
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _measure(patronus: Patronus, train: Dataset, test: Dataset) -> tuple[ActivationStatistics, Pictures]:
-    log.info("encoding %d training images", len(train))
-    activations, cells = encode_all(patronus, train.pixels)
-    pictures = choose_pictures(patronus, train, activations, cells, test)
-    return ActivationStatistics.measure(activations), pictures
 
 
 def export_graphs(patronus: Patronus, directory: Path, prior: Prior | None = None) -> float:
@@ -272,6 +294,14 @@ def largest_difference(module: nn.Module, path: Path, draw: Draw) -> float:
             f"{path.name} differs from torch by {largest:.2e}, more than {PARITY_TOLERANCE:.0e}"
         )
     return largest
+
+
+def require_images(config: ModelConfig, dataset: tuple[Dataset, Dataset]) -> None:
+    """Raises ExportError where the images of a split are not those that the network takes."""
+    for split in dataset:
+        shape = split.pixels.shape[1:]
+        if shape != config.image.shape:
+            raise ExportError(f"the data set's images are {shape}, the network takes {config.image.shape}")
 
 
 def _parent(out: Path) -> Path:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from model.bundle import Bundle
-from model.config import ModelConfig, PriorConfig
+from model.config import PriorConfig
 from model.official import read_official
 from training.data import Dataset
 from training.exemplars import encode_all
-from training.export import ExportError, git_revision, write_bundle
+from training.export import git_revision, require_images, write_bundle
+from training.measurements import EMERGENCE_SAMPLES
 from training.prior import train_prior
 
 
@@ -23,13 +24,15 @@ def import_official(
     name: str,
     dataset: tuple[Dataset, Dataset] | None = None,
     prior_steps: int = 0,
+    emergence_samples: int = EMERGENCE_SAMPLES,
+    device: str = "cpu",
 ) -> Bundle:
     """Write the bundle `out` from `directory`, which holds `ckpt.tar` and `config.pickle`.
 
-    `dataset` is (train, test), to measure statistics and choose pictures on as `export_bundle` does;
-    without it the bundle has neither. With it and `prior_steps`, a latent prior is trained for so many
-    steps. Raises OfficialCheckpointError, ExportError, PriorError or BundleError; nothing is left behind
-    then.
+    `dataset` is (train, test), to measure statistics, attributes and emergence and to choose pictures on, as
+    `export_bundle` does; without it the bundle has none of these. With it and `prior_steps`, a latent prior
+    is trained for so many steps. Raises OfficialCheckpointError, ExportError, PriorError or BundleError;
+    nothing is left behind then.
     """
     official = read_official(directory)
     config = official.patronus.config
@@ -42,7 +45,7 @@ def import_official(
     }
     prior = None
     if dataset is not None:
-        _check_images(config, dataset)
+        require_images(config, dataset)
         provenance["num_training_images"] = len(dataset[0])
         if prior_steps:
             activations, _ = encode_all(official.patronus, dataset[0].pixels)
@@ -58,13 +61,6 @@ def import_official(
         metrics={},
         provenance=provenance,
         prior=prior,
+        emergence_samples=emergence_samples,
+        device=device,
     )
-
-
-def _check_images(config: ModelConfig, dataset: tuple[Dataset, Dataset]) -> None:
-    for split in dataset:
-        shape = split.pixels.shape[1:]
-        if shape != config.image.shape:
-            raise ExportError(
-                f"the data set's images are {shape}, the checkpoint's network takes {config.image.shape}"
-            )

@@ -12,6 +12,8 @@ from model.samplers import SamplerTable
 
 Step = Callable[..., tuple[Tensor, Tensor, Tensor]]
 """(x, timesteps, memory, noise, coefficients) -> x_next, memory_next, x_0_hat."""
+OnStep = Callable[[Tensor], None]
+"""Told x_0_hat (B, ...) after every step."""
 
 
 @torch.no_grad()
@@ -22,6 +24,7 @@ def run_table(
     activations: Tensor,
     *,
     generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Take x (B, C, H, W) through all steps of `table` under s (B, m); returns the final x.
 
@@ -33,12 +36,17 @@ def run_table(
         outputs: tuple[Tensor, Tensor, Tensor] = step(x, timesteps, activations, *rest)
         return outputs
 
-    return run_steps(conditional, table, x, generator=generator)
+    return run_steps(conditional, table, x, generator=generator, on_step=on_step)
 
 
 @torch.no_grad()
 def run_steps(
-    step: Step, table: SamplerTable, x: Tensor, *, generator: torch.Generator | None = None
+    step: Step,
+    table: SamplerTable,
+    x: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Take x (B, ...) through all steps of `table` by one network's `step`; returns the final x.
 
@@ -53,5 +61,7 @@ def run_steps(
         if table.is_stochastic:
             noise = torch.randn(x.shape, generator=generator).to(x.device)
         timesteps = torch.full((len(x),), timestep, dtype=torch.int64, device=x.device)
-        x, memory, _ = step(x, timesteps, memory, noise, coefficients)
+        x, memory, x_0_hat = step(x, timesteps, memory, noise, coefficients)
+        if on_step is not None:
+            on_step(x_0_hat)
     return x

@@ -19,9 +19,12 @@ Operation = Literal["set", "add", "scale", "max", "min"]
 LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
 """s of a patch that lies on its prototype; none can be larger (model.encoder.similarity at d = 0)."""
 
-
 EDIT_TOLERANCE = 0.1
-"""An edited activation this near to what was asked is left alone."""
+"""Where all activations that are edited or held are this near to what was asked, no more is done."""
+HELD_GAIN = 0.5
+"""What is taken back of a held entry's drift each round; more makes the entries fight each other."""
+HELD_WEIGHT = 1.0
+"""Of the mean drift of held entries against the shortfall of an edited one: the edit comes first."""
 
 
 @dataclass(frozen=True)
@@ -89,34 +92,44 @@ def apply_edits(
 class EditLoop:
     """Drives activations until the re-encoded ones reach what was asked, as feedback control.
 
-    The denoiser follows an edit only in part, because the rest of s and x_T pull it back. After each
-    round the shortfall of every edited entry is added to what the denoiser is given, within 0 … 9.21,
-    and the round that came nearest to what was asked is kept. All arrays are (m,).
+    The denoiser follows an edit only in part, because the rest of s and x_T pull it back, and it changes
+    other entries along. After each round the shortfall of every edited entry, and HELD_GAIN of that of every
+    held one, is added to what the denoiser is given, within 0 … 9.21. Kept is the round with the least sum of
+    shortfalls of edited entries and HELD_WEIGHT times the mean of held ones, in units of `spread`.
+
+    asked and spread are (m,); edited and held are indices; held entries are asked to stay what they were.
     """
 
-    def __init__(self, before: Float32, asked: Float32) -> None:
+    def __init__(
+        self, asked: Float32, edited: Sequence[int], held: Sequence[int] = (), spread: Float32 | None = None
+    ) -> None:
         self.asked = asked
         self.driven = asked.copy()
         self.best_round = -1
-        self._edited = np.flatnonzero(asked != before)
+        self._edited, self._held = list(edited), list(held)
+        self._spread = np.ones_like(asked) if spread is None else spread
+        self._gains = np.zeros_like(asked)
+        self._gains[self._edited] = 1.0
+        self._gains[self._held] = HELD_GAIN
         self._best = np.inf
         self._round = -1
 
     def observe(self, achieved: Float32) -> bool:
         """Take in the activations that `driven` led to; returns whether another round is worthwhile.
 
-        It sets `driven` for that round, and `best_round`, counted from 0, if this was the nearest so far.
+        It sets `driven` for that round, and `best_round`, counted from 0, if this was the best so far.
         """
         self._round += 1
-        shortfall = (self.asked - achieved)[self._edited]
-        distance = float(np.abs(shortfall).sum())
-        if distance < self._best:
-            self._best, self.best_round = distance, self._round
-        if not np.any(np.abs(shortfall) > EDIT_TOLERANCE):
+        shortfall = self.asked - achieved
+        missed = np.abs(shortfall) / self._spread
+        cost = float(missed[self._edited].sum())
+        if self._held:
+            cost += HELD_WEIGHT * float(missed[self._held].mean())
+        if cost < self._best:
+            self._best, self.best_round = cost, self._round
+        if not np.any(np.abs(shortfall[self._edited + self._held]) > EDIT_TOLERANCE):
             return False
-        driven = self.driven.copy()
-        driven[self._edited] = np.clip(driven[self._edited] + shortfall, 0.0, LARGEST_ACTIVATION)
-        self.driven = driven
+        self.driven = np.clip(self.driven + self._gains * shortfall, 0.0, LARGEST_ACTIVATION)
         return True
 
 

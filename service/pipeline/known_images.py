@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
-from model.samplers import ddim_inversion
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels, to_x_0
 from service.cache.cache import Cache
@@ -26,6 +25,7 @@ from service.images import image_id
 from service.pipeline.errors import UnknownImageError
 from service.pipeline.progress import Followers
 from service.pipeline.request_context import request_admission, request_priority
+from service.pipeline.round_trip import Noised, RoundTrip, round_trip
 
 Float32 = npt.NDArray[np.float32]
 
@@ -100,21 +100,33 @@ class KnownImages:
 
         Raises DeadlineExceededError at once where it and `steps_after` more cannot be done in time.
         """
-        key = f"ddim-{steps}:{source.image_id}"
+        trip = round_trip(self._schedule, steps)
+        return (await self.invert_along(trip, source, on_step, deadline, steps_after)).x
+
+    async def invert_along(
+        self, trip: RoundTrip, source: Encoding, on_step: OnStep | None, deadline: float, steps_after: int
+    ) -> Noised:
+        """Where the way back of `trip` starts, so that the image's own s leads to it again.
+
+        Raises DeadlineExceededError as `invert` does.
+        """
+        key = f"{trip.name}:{source.image_id}"
+        shape = (1 + trip.has_memory, *source.pixels.shape)
         value = await self._cache.get("invert", key)
-        if value is not None and len(value) != source.pixels.size * 4:
+        if value is not None and len(value) != int(np.prod(shape)) * 4:
             self._cache.lying("invert")
             value = None
         if value is None:
-            self._engine.check_time(steps + steps_after, deadline, self._core)
+            self._engine.check_time(len(trip.there) + steps_after, deadline, self._core)
             # Not shared with the less urgent, behind whose jobs it would wait.
             flight = f"{request_priority.get()}:{key}"
             followers = self._inversion_followers.setdefault(flight, Followers())
             with followers.joined_by(on_step):
                 value = await self._inversions.run(
-                    flight, lambda: self._invert_and_keep(source, steps, key, followers)
+                    flight, lambda: self._invert_and_keep(source, trip, key, followers)
                 )
-        return np.frombuffer(value, np.float32).reshape(source.pixels.shape)
+        states = np.frombuffer(value, np.float32).reshape(shape)
+        return Noised(states[0], states[1] if trip.has_memory else None)
 
     async def _encode_once(self, images: dict[str, Pixels]) -> dict[str, bytes]:
         """Packed encodings by image_id; those that nobody is encoding yet are one job."""
@@ -139,17 +151,22 @@ class KnownImages:
         await self._cache.set_many("encode", list(packed.items()))
         return packed
 
-    async def _invert_and_keep(self, source: Encoding, steps: int, key: str, followers: Followers) -> bytes:
+    async def _invert_and_keep(
+        self, source: Encoding, trip: RoundTrip, key: str, followers: Followers
+    ) -> bytes:
         job = DenoiseJob(
             to_x_0(source.pixels)[None],
             source.activations[None],
-            ddim_inversion(self._schedule, steps),
+            trip.there,
             (0,),
             admission=request_admission(),
             priority=request_priority.get(),
             on_step=followers.tell,
         )
-        value = (await self._engine.denoise(job, self._core)).x.astype(np.float32).tobytes()
+        ended = await self._engine.denoise(job, self._core)
+        start = trip.turned(ended.x[0], ended.memory[0])
+        states = [start.x] if start.memory is None else [start.x, start.memory]
+        value = np.stack(states).astype(np.float32).tobytes()
         await self._cache.set("invert", key, value)
         return value
 

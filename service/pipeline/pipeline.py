@@ -28,6 +28,7 @@ from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Network, OnStep, Timing
+from service.pipeline.editing import EditedImage, EditPlan
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
@@ -77,26 +78,6 @@ class Generation:
     activations_from: Origin
     timing: Timing
     trace: Trace | None
-
-
-@dataclass(frozen=True)
-class EditedImage:
-    """A given image regenerated from its own x_T, as it was and with the edits; activations (m,) each.
-
-    asked: the edits applied; driven: what the denoiser was given in the round that is returned, the
-    `rounds`-th at most; achieved: re-encoded from the picture.
-    """
-
-    source: Encoding
-    edited: Pixels
-    reconstruction: Pixels
-    asked: Float32
-    driven: Float32
-    achieved: Float32
-    rounds: int
-    reconstruction_activations: Float32
-    clamped: list[Clamping]
-    timing: Timing
 
 
 @dataclass(frozen=True)
@@ -210,54 +191,44 @@ class Pipeline:
         return Generation(images, clamped, origin, waited + timing, trace)
 
     async def edit(
-        self,
-        pixels: Pixels,
-        edits: Sequence[Edit],
-        *,
-        extrapolate: bool,
-        steps: int,
-        rounds: int,
-        deadline: float,
-        feed: ProgressFeed | None = None,
+        self, pixels: Pixels, plan: EditPlan, deadline: float, feed: ProgressFeed | None = None
     ) -> EditedImage:
         """Invert an image under its own s, then regenerate it with s edited, and with s as it was.
 
-        The edited one is generated up to `rounds` times, each correcting the last (`EditLoop`). For `feed`,
-        image 0 is the edited one, 1 the reconstruction.
+        The edited one is generated up to `plan.rounds` times, each correcting the last (`EditLoop`). For
+        `feed`, image 0 is the edited one, 1 the reconstruction.
         """
-        self._check_steps(steps)
+        trip = plan.trip
         source = (await self.encode([pixels]))[0]
-        asked, clamped = apply_edits(self.bundle, source.activations, edits, extrapolate=extrapolate)
-        x_T = await self._images.invert(
-            source, steps, _listener(feed, Stage.INVERT, steps), deadline, steps_after=steps
+        asked, clamped = apply_edits(
+            self.bundle, source.activations, plan.edits, extrapolate=plan.extrapolate
         )
-        table = ddim(self._schedule, steps)
-        starts, activations = np.stack([x_T, x_T]), np.stack([asked, source.activations])
-        both, timing = await self._denoise(
-            table,
-            starts,
-            activations,
-            (0, 0),
-            deadline,
-            on_step=_listener(feed, Stage.GENERATE, steps),
-        )
-        achieved, reconstructed = await self._activations(both)
-        loop = EditLoop(source.activations, asked)
-        tries = [(both[0], loop.driven, achieved)]
-        while loop.observe(tries[-1][2]) and len(tries) < rounds:
-            driven = loop.driven
-            again, more = await self._denoise(
-                table,
-                x_T[None],
-                driven[None],
-                (0,),
+        listener = _listener(feed, Stage.INVERT, len(trip.there))
+        start = await self._images.invert_along(trip, source, listener, deadline, len(trip.back))
+
+        async def regenerated(*s: Float32, stage: Stage) -> tuple[Pixels, list[Float32], Timing]:
+            pixels, timing = await self._denoise(
+                trip.back,
+                np.repeat(start.x[None], len(s), axis=0),
+                np.stack(s),
+                (0,) * len(s),
                 deadline,
-                on_step=_listener(feed, Stage.CORRECT, steps),
+                on_step=_listener(feed, stage, len(trip.back)),
+                memory=None if start.memory is None else np.repeat(start.memory[None], len(s), axis=0),
             )
+            return pixels, await self._activations(pixels), timing
+
+        both, encoded, timing = await regenerated(asked, source.activations, stage=Stage.GENERATE)
+        loop = EditLoop(asked, plan.edited, plan.held, plan.spread)
+        tries = [(both[0], loop.driven, encoded[0])]
+        while loop.observe(tries[-1][2]) and len(tries) < plan.rounds:
+            driven = loop.driven
+            again, (achieved,), more = await regenerated(driven, stage=Stage.CORRECT)
             timing += more
-            tries.append((again[0], driven, (await self._activations(again))[0]))
+            tries.append((again[0], driven, achieved))
         edited, driven, achieved = tries[loop.best_round]
         return EditedImage(
+            plan=plan,
             source=source,
             edited=edited,
             reconstruction=both[1],
@@ -265,7 +236,7 @@ class Pipeline:
             driven=driven,
             achieved=achieved,
             rounds=len(tries),
-            reconstruction_activations=reconstructed,
+            reconstruction_activations=encoded[1],
             clamped=clamped,
             timing=timing,
         )
@@ -473,6 +444,7 @@ class Pipeline:
         deadline: float,
         *,
         on_step: OnStep | None,
+        memory: Float32 | None = None,
     ) -> tuple[Pixels, Timing]:
         noise_seeds = tuple(step_noise_seed(seed) for seed in seeds)
         job = DenoiseJob(
@@ -484,6 +456,7 @@ class Pipeline:
             request_admission(),
             priority=request_priority.get(),
             on_step=on_step,
+            memory=memory,
         )
         result = await self._engine.denoise(job, self._core)
         return from_x_0(result.x), result.timing

@@ -26,6 +26,7 @@ class Stage(StrEnum):
     INVERT = "invert"
     GENERATE = "generate"
     CORRECT = "correct"
+    INTERVENE = "intervene"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.images import encode_png, grid_png, to_base64
-from service.pipeline.pipeline import EditedImage, Generation, Pipeline
+from service.pipeline.editing import EditedImage, plan_edit
+from service.pipeline.pipeline import Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
@@ -79,19 +80,21 @@ def generate_router(context: Context) -> APIRouter:
             pipeline = context.pipeline(request, body.model)
             feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
-            request.state.row_steps.take(body.steps * (body.rounds + 2))  # inversion, reconstruction, rounds
+            plan = plan_edit(
+                pipeline.bundle,
+                edits_from(body.edits),
+                extrapolate=body.extrapolate,
+                preserve=body.preserve,
+                start=body.start,
+                steps=body.steps,
+                inversion=body.inversion,
+                rounds=body.rounds,
+            )
+            request.state.row_steps.take(plan.num_row_steps)
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
             if pixels is None:
                 raise ProblemError(422, "give an image: as file, base64 or image_id")
-            edited = await pipeline.edit(
-                pixels,
-                edits_from(body.edits),
-                extrapolate=body.extrapolate,
-                steps=body.steps,
-                rounds=body.rounds,
-                deadline=deadline,
-                feed=feed,
-            )
+            edited = await pipeline.edit(pixels, plan, deadline, feed)
             await pipeline.remember([pixels])
             if wants_png(request):
                 return png_response(await asyncio.to_thread(lambda: encode_png(edited.edited)))
@@ -139,7 +142,11 @@ def _edit_response(
             achieved=numbers(edited.achieved),
             reconstruction=numbers(edited.reconstruction_activations),
         ),
+        preserved=edited.plan.held,
+        leakage=None if edited.leakage is None else round(edited.leakage, 6),
         rounds=edited.rounds,
+        start_timestep=edited.plan.trip.start_timestep,
+        network_calls=edited.num_calls,
         clamped=clamped(edited.clamped),
         timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
     )

@@ -22,6 +22,17 @@ PNG_OR_EVENTS_OR_JSON: dict[int | str, dict[str, Any]] = {
         "content": {"image/png": {}, "text/event-stream": {"schema": {"type": "string"}}},
     }
 }
+HTML_OR_EVENTS_OR_JSON: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "JSON; with `Accept: text/html` a page that needs nothing else; with "
+        "`Accept: text/event-stream` events: `progress` (a ProgressEvent) again and again, then `result` "
+        "(the JSON) or `error` (a ProblemModel)",
+        "content": {
+            "text/html": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+}
 _PROBLEMS = {
     "400": "not valid JSON or form data, or a header that cannot be read",
     "401": "no valid API key, where keys are set",

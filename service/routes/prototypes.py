@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.bundle import Bundle, Pictures
+from model.attributes import Attributes
+from model.bundle import Bundle, Patches, Pictures
 from model.receptive_field import Box
 from model.statistics import QUANTILE_LEVELS, ActivationStatistics
 from model.transforms import Pixels, crop
@@ -15,15 +18,25 @@ from service.images import encode_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.measured import REMEDY
 from service.problems import ProblemError
-from service.routes.answering import Context, answer, json_response, model_info, png_response, wants_png
+from service.routes.answering import (
+    Context,
+    answer,
+    json_response,
+    model_info,
+    numbers,
+    png_response,
+    wants_png,
+)
 from service.routes.openapi import PNG_OR_JSON
 from service.routes.schemas import (
+    PrototypeAttribute,
     PrototypeModel,
     PrototypeResponse,
     PrototypesResponse,
     PrototypeStatistics,
 )
 
+SHOWN_ATTRIBUTES = 5
 SHOWN_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -62,7 +75,10 @@ def prototypes_router(context: Context) -> APIRouter:
             exemplar = None if pictures is None else to_base64(encode_png(pictures.exemplar_images[j]))
             return json_response(
                 PrototypeResponse(
-                    model=model_info(pipeline), prototype=_described(bundle, j), exemplar_image=exemplar
+                    model=model_info(pipeline),
+                    prototype=_described(bundle, j),
+                    exemplar_image=exemplar,
+                    **_patches(None if pictures is None else pictures.patches, j),
                 )
             )
 
@@ -82,6 +98,9 @@ def _described(bundle: Bundle, j: int) -> PrototypeModel:
         name=prototype.name,
         statistics=None if statistics is None else _statistics(statistics, j),
         emergence_timestep=prototype.emergence_timestep,
+        emergence_spread=prototype.emergence_spread,
+        emergence_share=prototype.emergence_share,
+        attributes=None if bundle.attributes is None else _attributes(bundle.attributes, j),
         picture=None if pictures is None else to_base64(encode_png(_patch(pictures, j))),
         exemplar_box=None if pictures is None else _box(pictures, j),
         exemplar_similarity=None if pictures is None else round(float(pictures.exemplar_similarities[j]), 6),
@@ -97,6 +116,22 @@ def _statistics(statistics: ActivationStatistics, j: int) -> PrototypeStatistics
         max=float(statistics.maximum[j]),
         quantiles={str(level): float(q) for level, q in zip(SHOWN_QUANTILES, quantiles, strict=True)},
     )
+
+
+def _attributes(attributes: Attributes, j: int) -> list[PrototypeAttribute]:
+    return [
+        PrototypeAttribute(name=found.name, auroc=round(found.auroc, 4), sign=found.sign)
+        for found in attributes.best(j, SHOWN_ATTRIBUTES)
+    ]
+
+
+def _patches(patches: Patches | None, j: int) -> dict[str, Any]:
+    """The fields of a PrototypeResponse that show patches."""
+    return {
+        "patches": None if patches is None else [to_base64(encode_png(patch)) for patch in patches.pixels[j]],
+        "patch_similarities": None if patches is None else numbers(patches.similarities[j]),
+        "patch_image_indices": None if patches is None else patches.image_indices[j].tolist(),
+    }
 
 
 def _patch(pictures: Pictures, j: int) -> Pixels:

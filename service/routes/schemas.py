@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.couplings import LEAST_SAMPLES
 from model.samplers import Sampler
+from service.pipeline.diagnosis import Explanation
 from service.pipeline.edits import Operation
+from service.pipeline.round_trip import Inversion
 
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNkEIAAJgGKGACOGAQAwSeVywAAAABJRU5ErkJggg=="
@@ -115,11 +118,36 @@ class TraceRequest(SampleRequest):
 
 
 class EditRequest(SourceModel):
-    """`rounds`: how often the edit may be corrected towards what was asked; 1 generates it once."""
+    """`rounds`: how often the edit may be generated, each time corrected towards what was asked.
+
+    The round that reached most is returned; with `preserve`, it is weighed against what else has changed.
+    """
 
     edits: Annotated[list[EditModel], Field(min_length=1, max_length=1000)]
     extrapolate: bool = False
+    preserve: Annotated[
+        Literal["others"] | list[int | str],
+        Field(
+            max_length=1000,
+            description="prototypes (indices or names) whose activations the corrections hold where they are "
+            "in the image; others: all that are not edited; needs rounds of 2 or more",
+        ),
+    ] = []
+    start: Annotated[
+        Literal["full", "auto"] | Annotated[int, Field(ge=0, le=100_000)],
+        Field(
+            description="the timestep that the image is taken back to, and regenerated from: full is T - 1, "
+            "a number is the next of the `steps` levels at or below it, auto is where the edited prototypes "
+            "emerge; a lower one changes less of the image, and takes fewer network calls"
+        ),
+    ] = "full"
     steps: Steps = 20
+    inversion: Annotated[
+        Inversion,
+        Field(
+            description="ddim, or bdia: exact, so that only what is edited changes; needs steps of 2 or more"
+        ),
+    ] = "ddim"
     rounds: Annotated[int, Field(ge=1, le=8)] = 4
     preview_every: PreviewEvery = 0
 
@@ -280,12 +308,24 @@ class EditActivations(BaseModel):
 
 
 class EditResponse(BaseModel):
+    """`start_timestep`: the noisiest level that the image was taken back to.
+
+    network_calls: denoise steps of one image each, of the inversion (also where it was known from an earlier
+    request), the reconstruction, and every round. preserved: indices of the prototypes that were held.
+    leakage: mean |achieved - before| over the prototypes that were not edited, in standard deviations of each
+    over the training data; null where all are edited, or the model came without data.
+    """
+
     model: ModelInfo
     image_id: str
     image: str
     reconstruction: str
     activations: EditActivations
+    preserved: list[int]
+    leakage: float | None
     rounds: int
+    start_timestep: int
+    network_calls: int
     clamped: list[ClampingModel]
     timings: Timings
 
@@ -319,16 +359,35 @@ class PrototypeStatistics(BaseModel):
     quantiles: dict[str, float]
 
 
+class PrototypeAttribute(BaseModel):
+    """How surely a prototype's activation alone tells an attribute, or a class from the rest, in test images.
+
+    auroc: 0.5 (not at all) to 1; sign: 1 where images that have the attribute have the higher activation, -1
+    where they have the lower.
+    """
+
+    name: str
+    auroc: float
+    sign: Literal[1, -1]
+
+
 class PrototypeModel(BaseModel):
     """`picture`: the training patch nearest to the prototype; `exemplar_box` is where it was cut.
 
-    Statistics, picture, box and similarity are null for a model that was imported without its data set.
+    emergence_timestep: from which on, of generated images, the prototype stays beyond half of its change from
+    the first x_0_hat to the last, median over the images where it changes at all; emergence_spread: between
+    the quartiles; emergence_share: the share of such images. attributes: the best few, best first.
+    Statistics, picture, box and similarity are null for a model that was imported without its data set, the
+    attributes for one without labels, and what was not measured is null too.
     """
 
     index: int
     name: str | None
     statistics: PrototypeStatistics | None
     emergence_timestep: int | None
+    emergence_spread: float | None
+    emergence_share: float | None
+    attributes: list[PrototypeAttribute] | None
     picture: str | None
     exemplar_box: tuple[int, int, int, int] | None
     exemplar_similarity: float | None
@@ -340,25 +399,160 @@ class PrototypesResponse(BaseModel):
 
 
 class PrototypeResponse(BaseModel):
+    """`patches`: the nearest training patches, each of another image, nearest first, with their similarities
+    and the images' indices in the training split; null for a bundle that keeps only one."""
+
     model: ModelInfo
     prototype: PrototypeModel
     exemplar_image: str | None
+    patches: list[str] | None
+    patch_similarities: list[float] | None
+    patch_image_indices: list[int] | None
 
 
 class ProgressEvent(BaseModel):
     """The data of a `progress` event: `step` of `steps` of a stage are done for one image of the request.
 
-    stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit); image:
-    index, for /edit 0 the edited and 1 the reconstruction; prototype: of /visualize; preview: x_0_hat, as PNG
-    in base64. Who reads slowly misses some, never the last of an image.
+    stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit),
+    `intervene` (of /diagnose, whose steps are interventions); image: index, for /edit 0 the edited and 1 the
+    reconstruction; prototype: of /visualize and /diagnose; preview: x_0_hat, as PNG in base64. Who reads
+    slowly misses some, never the last of an image.
     """
 
-    stage: Literal["invert", "generate", "correct"]
+    stage: Literal["invert", "generate", "correct", "intervene"]
     image: int
     step: int
     steps: int
     prototype: int | None = None
     preview: str | None = None
+
+
+class DiagnoseRequest(ModelRequest):
+    """What is changed: each of `prototypes` (default: all) from its 0.01 to its 0.99 quantile, or each of
+    `edits` by itself; in which samples: `images` (or files named `image`), all different, else `num_samples`
+    that are generated, as /generate does with seed, seed + 1, …
+    """
+
+    prototypes: Annotated[
+        list[int | str] | None,
+        Field(
+            min_length=1,
+            max_length=1000,
+            description="indices or names, each prototype once",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ] = None
+    edits: Annotated[list[EditModel] | None, Field(min_length=1, max_length=1000)] = None
+    extrapolate: bool = False
+    images: Annotated[list[Base64] | None, Field(min_length=LEAST_SAMPLES)] = None
+    num_samples: Annotated[int | None, Field(ge=LEAST_SAMPLES, le=4096, description="default 32")] = None
+    steps: Steps = 10
+    seed: Seed = 0
+    num_couplings: Annotated[int, Field(ge=0, le=1000, description="how many, the first in rank")] = 20
+
+
+class InterventionModel(BaseModel):
+    """One row of the effects. edit: null where the prototype went from its 0.01 to its 0.99 quantile.
+
+    effect: the change of the prototype itself; without `responds` it may be none at all.
+    """
+
+    prototype: int
+    name: str | None
+    edit: EditModel | None
+    effect: float
+    low: float
+    high: float
+    responds: bool
+
+
+class EffectsModel(BaseModel):
+    """[J][K], of J interventions on K prototypes or attributes, in standard deviations of the training data.
+
+    effect: mean over the samples, low … high its 95% bootstrap interval; p: of no effect, adjusted so that
+    among all of them together one is below 0.05 by chance in one diagnosis out of 20, null for the prototype
+    itself; leakage: effect over the change of the prototype itself, null where that does not respond;
+    data_correlation: of the two over the training data.
+    """
+
+    effect: list[list[float]]
+    low: list[list[float]]
+    high: list[list[float]]
+    p: list[list[float | None]]
+    leakage: list[list[float | None]]
+    data_correlation: list[list[float]]
+
+
+class CouplingModel(BaseModel):
+    """One entry of the effects, and the sample with the median effect in pictures.
+
+    intervention: the row; prototype: which is changed there, `box` where it is in the sample; affected: what
+    changes with it (the column), `affected_box` where it is; overlap: of those boxes, mean intersection over
+    union over the samples; auroc: of the prototype's activation alone as a sign of the attribute;
+    is_established: p is at most 0.05; explained_by: `data` where the two correlate in the training data, by
+    at least 0.3 in the same direction, `overlap` where it is at least 1/3; with neither, the model couples
+    them by itself.
+    """
+
+    intervention: int
+    prototype: int
+    name: str | None
+    affected: int
+    affected_name: str | None
+    effect: float
+    low: float
+    high: float
+    p: float
+    is_established: bool
+    leakage: float | None
+    leakage_low: float | None
+    leakage_high: float | None
+    data_correlation: float
+    overlap: float | None
+    auroc: float | None
+    explained_by: list[Explanation]
+    sample: int
+    before: str
+    after: str
+    box: tuple[int, int, int, int]
+    affected_box: tuple[int, int, int, int] | None
+
+
+class AttributesDiagnosis(BaseModel):
+    """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations."""
+
+    names: list[str]
+    effects: EffectsModel
+    num_established: int
+    couplings: list[CouplingModel]
+
+
+class DiagnoseResponse(BaseModel):
+    """`couplings` are the first in rank: established ones before others, then by the least effect that the
+    interval leaves. The effects have a column for each prototype.
+
+    num_pairs: all that were tested; num_established: that are no chance; num_leaking: of those, that change
+    by at least 0.1 of what the prototype itself does; agreement_with_data: the correlation, over all pairs,
+    of leakage and data_correlation, null where there are too few; overlap: as in a coupling; attributes: null
+    where the bundle has no labels.
+    """
+
+    model: ModelInfo
+    num_samples: int
+    steps: int
+    seed: int
+    activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
+    interventions: list[InterventionModel]
+    effects: EffectsModel
+    overlap: list[list[float]]
+    num_pairs: int
+    num_established: int
+    num_leaking: int
+    agreement_with_data: float | None
+    couplings: list[CouplingModel]
+    attributes: AttributesDiagnosis | None
+    clamped: list[ClampingModel]
+    total_s: float
 
 
 class ProblemModel(BaseModel):
@@ -376,4 +570,5 @@ REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     TraceRequest,
     EditRequest,
     VisualizeRequest,
+    DiagnoseRequest,
 )

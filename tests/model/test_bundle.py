@@ -30,6 +30,7 @@ from model.bundle import (
 )
 from model.patronus import Patronus
 from model.statistics import ActivationStatistics
+from model.transforms import crop
 from training.data import Dataset
 from training.exemplars import encode_all
 
@@ -71,6 +72,19 @@ def test_a_bundle_holds_what_training_put_in(
     np.testing.assert_allclose(bundle.pictures.exemplar_similarities, activations.max(axis=0))
     images = bundle.pictures.exemplar_images
     np.testing.assert_array_equal(images, tiny_dataset.pixels[activations.argmax(axis=0)])
+    patches = bundle.pictures.patches
+    assert patches is not None
+    nearest = np.sort(activations, axis=0)[:-9:-1].T  # (m, 8), largest first
+    np.testing.assert_allclose(patches.similarities, nearest)
+    for j, row in enumerate(patches.pixels):
+        for i, patch in enumerate(row):
+            image = tiny_dataset.pixels[patches.image_indices[j, i]]
+            np.testing.assert_array_equal(patch, crop(image, patches.boxes[j, i]))
+    assert bundle.attributes is not None
+    assert bundle.attributes.names == tiny_dataset.class_names
+    assert bundle.metrics["emergence"]["num_images"] == 8
+    assert any(prototype.emergence_timestep is not None for prototype in bundle.prototypes)
+    assert all(prototype.emergence_share is not None for prototype in bundle.prototypes)
     x0, y0, x1, y1 = bundle.pictures.exemplar_boxes.T
     assert ((x0 >= 0) & (x0 < x1) & (x1 <= 8) & (y0 >= 0) & (y0 < y1) & (y1 <= 8)).all()
 
@@ -118,8 +132,32 @@ def test_a_flipped_byte_is_found_and_the_file_named(bundle: Path, file: str) -> 
 
 def test_another_format_version_is_refused(bundle: Path) -> None:
     rewrite(bundle, lambda manifest: manifest.update(format_version=99))
-    with pytest.raises(BundleError, match="format version is 99, this program reads 1"):
+    with pytest.raises(BundleError, match="format version is 99, this program reads 1 and 2"):
         Bundle.load(bundle)
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None])
+def test_a_format_version_is_a_whole_number(bundle: Path, version: Any) -> None:
+    rewrite(bundle, lambda manifest: manifest.update(format_version=version))
+    with pytest.raises(BundleError, match="format version is"):
+        Bundle.load(bundle)
+
+
+def test_a_bundle_of_format_1_loads_without_what_it_does_not_know(bundle: Path) -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        manifest.update(format_version=1)
+        manifest.pop("attributes")
+        manifest["prototypes"] = [{"name": None, "emergence_timestep": None}] * 4
+
+    arrays = load_file(bundle / PICTURES)
+    save_file({name: arrays[name] for name in arrays if not name.startswith("patch_")}, bundle / PICTURES)
+    accept(bundle, PICTURES)
+    rewrite(bundle, older)
+    loaded = Bundle.load(bundle)
+    assert loaded.attributes is None
+    assert loaded.pictures is not None
+    assert loaded.pictures.patches is None
+    assert [prototype.emergence_spread for prototype in loaded.prototypes] == [None] * 4
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
@@ -176,6 +214,11 @@ def test_a_manifest_without_a_field_is_refused(bundle: Path, field: str) -> None
         ("prototypes", [3, 3, 3, 3]),
         ("prototypes", [{"name": 5}] * 4),
         ("prototypes", [{"colour": "red"}] * 4),
+        ("prototypes", [{"emergence_share": 1.5}] * 4),
+        ("prototypes", [{"emergence_quartiles": [3.0]}] * 4),
+        ("prototypes", [{"emergence_quartiles": [3.0, 2.0]}] * 4),
+        ("attributes", {"names": ["hat"]}),
+        ("attributes", [1]),
         ("config", {"image": {"channels": 7}}),
         ("config", {"denoiser": {"norm_groups": 0}}),
         ("config", []),
@@ -198,6 +241,19 @@ def test_statistics_of_another_number_of_prototypes_are_refused(bundle: Path) ->
         Bundle.load(bundle)
 
 
+def test_attributes_of_another_number_of_prototypes_are_refused(bundle: Path) -> None:
+    other = {
+        "names": ["hat"],
+        "auroc": [[0.5]] * 3,
+        "probe_weights": [[0.0] * 3],
+        "probe_biases": [0.0],
+        "probe_auroc": [0.5],
+    }
+    rewrite(bundle, lambda manifest: manifest.update(attributes=other))
+    with pytest.raises(BundleError, match="attributes describe 3 prototypes, the model has 4"):
+        Bundle.load(bundle)
+
+
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
@@ -206,6 +262,15 @@ def test_statistics_of_another_number_of_prototypes_are_refused(bundle: Path) ->
         ("exemplar_boxes", np.zeros((3, 4), np.int64), "exemplar_boxes is int64"),
         ("reference_images", np.zeros((2, 3, 8, 8), np.uint8), "reference_images is"),
         ("exemplar_similarities", None, "lacks exemplar_similarities"),
+        ("patch_boxes", None, "lacks patch_boxes"),
+        ("patch_pixels", None, "lacks patch_pixels"),
+        ("patch_boxes", np.zeros((4, 0, 4), np.int64), "patch_boxes holds no patch"),
+        ("patch_boxes", np.zeros((4, 8), np.int64), "patch_boxes is int64"),
+        ("patch_boxes", np.tile([0, 0, 9, 3], (4, 8, 1)), "patch_boxes leave the 8x8 image"),
+        ("patch_boxes", np.tile([3, 0, 3, 3], (4, 8, 1)), "patch_boxes leave the 8x8 image, or are empty"),
+        ("patch_boxes", np.tile([0, 0, 1, 1], (4, 8, 1)), "patch_pixels has .* values, the boxes need 32"),
+        ("patch_similarities", np.zeros((4, 7), np.float32), "patch_similarities is float32"),
+        ("patch_image_indices", np.zeros((4, 8), np.float32), "patch_image_indices is float32"),
     ],
 )
 def test_pictures_of_another_shape_are_refused(bundle: Path, name: str, array: Any, message: str) -> None:
@@ -220,7 +285,13 @@ def test_pictures_of_another_shape_are_refused(bundle: Path, name: str, array: A
 
 
 def test_a_bundle_may_have_neither_statistics_nor_pictures(bundle: Path) -> None:
-    rewrite(bundle, lambda manifest: (manifest.update(statistics=None), manifest["files"].pop(PICTURES)))
+    rewrite(
+        bundle,
+        lambda manifest: (
+            manifest.update(statistics=None, attributes=None),
+            manifest["files"].pop(PICTURES),
+        ),
+    )
     loaded = Bundle.load(bundle)
     assert loaded.statistics is None
     assert loaded.pictures is None
@@ -229,6 +300,12 @@ def test_a_bundle_may_have_neither_statistics_nor_pictures(bundle: Path) -> None
 def test_pictures_without_statistics_are_refused(bundle: Path) -> None:
     rewrite(bundle, lambda manifest: manifest.update(statistics=None))
     with pytest.raises(BundleError, match=f"statistics is null, but files lists {PICTURES}"):
+        Bundle.load(bundle)
+
+
+def test_attributes_without_statistics_are_refused(bundle: Path) -> None:
+    rewrite(bundle, lambda manifest: (manifest.update(statistics=None), manifest["files"].pop(PICTURES)))
+    with pytest.raises(BundleError, match="attributes need statistics, which are null"):
         Bundle.load(bundle)
 
 

@@ -46,5 +46,7 @@ def test_several_images_at_once_and_timesteps_instead_of_steps() -> None:
 def test_summary_counts_only_images_in_which_a_prototype_emerges() -> None:
     over = Emergence.over_images(np.array([[100, NEVER, 7], [300, NEVER, NEVER], [500, NEVER, NEVER]]))
     np.testing.assert_array_equal(over.median, [300.0, np.nan, 7.0])
+    np.testing.assert_array_equal(over.low, [200.0, np.nan, 7.0])
+    np.testing.assert_array_equal(over.high, [400.0, np.nan, 7.0])
     np.testing.assert_array_equal(over.spread, [200.0, np.nan, 0.0])
     assert over.count.tolist() == [3, 0, 1]

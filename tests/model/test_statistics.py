@@ -101,3 +101,11 @@ def test_normal_quantile_inverts_the_distribution_function() -> None:
     levels = np.linspace(1e-4, 1 - 1e-4, 101)
     np.testing.assert_allclose(normal_cdf(normal_quantile(levels)), levels, atol=1e-6)
     assert normal_quantile(np.array([0.975]))[0] == pytest.approx(1.959964, abs=1e-4)
+
+
+def test_standardised_activations_have_mean_0_and_deviation_1_unless_they_do_not_vary() -> None:
+    s = activations()
+    s[:, 2] = 5.0
+    z = ActivationStatistics.measure(s).standardised(s)
+    np.testing.assert_allclose(z.mean(axis=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(z.std(axis=0), [1.0, 1.0, 0.0], atol=1e-6)

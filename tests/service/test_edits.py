@@ -184,7 +184,7 @@ def test_max_and_min_without_statistics_say_how_to_get_them(
 def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:
     before = np.array([1.0, 2.0, 3.0], np.float32)
     asked = np.array([1.0, 4.0, 3.0], np.float32)
-    loop = EditLoop(before, asked)
+    loop = EditLoop(asked, [1])
     achieved, again, rounds = before, True, 0
     while again and rounds < 20:
         achieved = before + 0.5 * (loop.driven - before)  # follows half of every change
@@ -197,9 +197,53 @@ def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:
 
 
 def test_edit_loop_keeps_the_nearest_round_and_stays_within_what_is_possible() -> None:
-    before, asked = np.array([1.0], np.float32), np.array([9.0], np.float32)
-    loop = EditLoop(before, asked)
+    loop = EditLoop(np.array([9.0], np.float32), [0])
     assert loop.observe(np.array([3.0], np.float32))
     assert loop.driven[0] == pytest.approx(LARGEST_ACTIVATION)
     assert loop.observe(np.array([2.0], np.float32))
     assert loop.best_round == 0
+
+
+def test_edit_loop_takes_back_what_a_coupled_system_changes_along_where_it_is_held() -> None:
+    before = np.array([3.0, 2.0, 3.0], np.float32)
+    asked = np.array([3.0, 4.0, 3.0], np.float32)
+    coupling = np.array([[0.5, 0.3, 0.0], [0.0, 0.5, 0.0], [0.0, 0.3, 0.5]], np.float32)
+
+    def outcome(held: list[int]) -> Float32:
+        loop, again = EditLoop(asked, [1], held), True
+        tries: list[Float32] = []
+        while again and len(tries) < 40:
+            tries.append(before + coupling @ (loop.driven - before))
+            again = loop.observe(tries[-1])
+        return tries[loop.best_round]
+
+    free, held = outcome([]), outcome([0])
+    drift = 0.3 / 0.5 * 2.0  # along with an edit by 2
+    np.testing.assert_allclose(free[[0, 2]] - before[[0, 2]], drift, atol=0.1)
+    assert abs(held[0] - before[0]) <= 0.1
+    assert held[2] - before[2] == pytest.approx(drift, abs=0.1)  # which nobody held
+    assert abs(held[1] - asked[1]) <= 0.1
+
+
+def test_edit_loop_prefers_less_drift_only_where_the_edit_reaches_as_far() -> None:
+    asked = np.array([5.0, 2.0], np.float32)
+    for second, best in (((4.0, 2.0), 1), ((3.0, 2.0), 0)):
+        loop = EditLoop(asked, [0], [1])
+        assert loop.observe(np.array([4.0, 2.5], np.float32))
+        assert loop.observe(np.array(second, np.float32))
+        assert loop.best_round == best
+
+
+def test_edit_loop_counts_in_each_entrys_own_spread() -> None:
+    asked = np.array([5.0, 2.0], np.float32)
+    loop = EditLoop(asked, [0], [1], np.array([1.0, 0.1], np.float32))
+    assert loop.observe(np.array([4.0, 2.5], np.float32))  # 1 + 5 spreads
+    assert loop.observe(np.array([3.0, 2.2], np.float32))  # 2 + 2
+    assert loop.best_round == 1
+
+
+def test_edit_loop_goes_on_while_a_held_entry_has_drifted() -> None:
+    asked = np.array([5.0, 2.0], np.float32)
+    achieved = np.array([5.0, 2.5], np.float32)
+    assert EditLoop(asked, [0], [1]).observe(achieved)
+    assert not EditLoop(asked, [0]).observe(achieved)

@@ -176,6 +176,24 @@ def test_prototypes_are_listed_and_shown(real: httpx.Client, bundle: Bundle) -> 
     assert [entry["index"] for entry in listed] == list(range(bundle.config.num_prototypes))
     one = real.get("/prototypes/3").json()
     assert one["prototype"] == listed[3]
+    assert bundle.pictures is not None
+    patches = bundle.pictures.patches
+    assert patches is not None
+    assert [np.asarray(picture(patch)).tolist() for patch in one["patches"]] == [
+        patch[0].tolist() for patch in patches.pixels[3]
+    ]
+    assert one["patches"][0] == one["prototype"]["picture"]
+    assert one["patch_similarities"] == sorted(one["patch_similarities"], reverse=True)
+    assert one["patch_image_indices"] == patches.image_indices[3].tolist()
+    assert bundle.attributes is not None
+    for entry, prototype in zip(listed, bundle.prototypes, strict=True):
+        assert entry["emergence_timestep"] == prototype.emergence_timestep
+        assert entry["emergence_spread"] == prototype.emergence_spread
+        assert entry["emergence_share"] == prototype.emergence_share
+        aurocs = [found["auroc"] for found in entry["attributes"]]
+        assert aurocs == sorted(aurocs, reverse=True)
+        best = bundle.attributes.best(entry["index"], 1)[0]
+        assert (entry["attributes"][0]["name"], entry["attributes"][0]["sign"]) == (best.name, best.sign)
     x0, y0, x1, y1 = one["prototype"]["exemplar_box"]
     assert picture(one["prototype"]["picture"]).size == (x1 - x0, y1 - y0)
     shown = real.get("/prototypes/3", headers={"Accept": "image/png"})

@@ -109,11 +109,13 @@ def test_visualize_without_images_asks_for_some(client: httpx.Client, body: dict
 def test_prototypes_are_listed_with_nothing_invented(client: httpx.Client) -> None:
     listed = client.get("/prototypes").json()["prototypes"]
     assert [entry["index"] for entry in listed] == list(range(M))
-    for name in ("statistics", "picture", "exemplar_box", "exemplar_similarity"):
+    unknown = ("statistics", "picture", "exemplar_box", "exemplar_similarity")
+    for name in (*unknown, "attributes", "emergence_timestep", "emergence_spread", "emergence_share"):
         assert [entry[name] for entry in listed] == [None] * M
     one = client.get("/prototypes/2")
     assert one.status_code == 200
     assert one.json()["exemplar_image"] is None
+    assert one.json()["patches"] is None
     assert one.json()["prototype"] == listed[2]
 
 

@@ -24,8 +24,9 @@ from service.engine.fake_runner import FakeRunner
 from service.engine.jobs import DenoiseJob, DenoiseResult, Priority, Ticket
 from service.engine.runner import StepInputs, StepOutputs
 from service.metrics import Metrics
+from service.pipeline.editing import EditedImage, plan_edit
 from service.pipeline.edits import Edit
-from service.pipeline.pipeline import EditedImage, GenerateRequest, Generation, Pipeline
+from service.pipeline.pipeline import GenerateRequest, Generation, Pipeline
 from service.pipeline.request_context import begin_request
 
 Float32 = npt.NDArray[np.float32]
@@ -88,9 +89,8 @@ async def edit(
 ) -> EditedImage:
     """An edit as a request of its own."""
     begin_request(priority)
-    return await pipeline.edit(
-        pixels, [Edit(3, "set", 2.0)], extrapolate=False, steps=steps, rounds=1, deadline=math.inf
-    )
+    plan = plan_edit(pipeline.bundle, [Edit(3, "set", 2.0)], steps=steps, rounds=1)
+    return await pipeline.edit(pixels, plan, math.inf)
 
 
 async def generate(pipeline: Pipeline, deadline: float = math.inf, **options: Any) -> Generation:

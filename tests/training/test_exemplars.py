@@ -44,3 +44,28 @@ def test_references_take_the_classes_in_turn(tiny_config: ModelConfig, tiny_data
     pictures = choose_pictures(patronus, tiny_dataset, activations, cells, tiny_dataset, num_references=20)
     expected = [np.flatnonzero(tiny_dataset.labels == label)[turn] for turn in (0, 1) for label in range(10)]
     np.testing.assert_array_equal(pictures.reference_images, tiny_dataset.pixels[expected])
+
+
+def test_patches_come_from_as_many_images_nearest_first(
+    tiny_config: ModelConfig, tiny_dataset: Dataset
+) -> None:
+    torch.manual_seed(0)
+    patronus = Patronus(tiny_config).eval()
+    activations, cells = encode_all(patronus, tiny_dataset.pixels)
+    patches = choose_pictures(patronus, tiny_dataset, activations, cells, tiny_dataset, num_patches=5).patches
+    assert patches is not None
+    assert patches.boxes.shape == (4, 5, 4)
+    for j, images in enumerate(patches.image_indices.tolist()):
+        assert len(set(images)) == 5
+        others = np.delete(activations[:, j], images)
+        np.testing.assert_array_equal(patches.similarities[j], np.sort(activations[images, j])[::-1])
+        assert patches.similarities[j].min() >= others.max()
+
+
+def test_there_are_no_more_patches_than_images(tiny_config: ModelConfig, tiny_dataset: Dataset) -> None:
+    patronus = Patronus(tiny_config).eval()
+    few = Dataset(tiny_dataset.pixels[:3], tiny_dataset.labels[:3], tiny_dataset.class_names)
+    activations, cells = encode_all(patronus, few.pixels)
+    patches = choose_pictures(patronus, few, activations, cells, few).patches
+    assert patches is not None
+    assert [len(row) for row in patches.pixels] == [3] * 4

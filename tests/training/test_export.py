@@ -152,7 +152,9 @@ def test_a_prior_of_another_encoder_is_refused(
 
 def export(patronus: Patronus, dataset: Dataset, run: Path, out: Path) -> Bundle:
     config = TrainConfig(model=patronus.config)
-    return export_bundle(patronus, config, dataset, dataset, run=run, out=out, name="again")
+    return export_bundle(
+        patronus, config, dataset, dataset, run=run, out=out, name="again", emergence_samples=0
+    )
 
 
 def test_a_run_that_was_not_evaluated_is_not_exported(

@@ -180,13 +180,19 @@ def test_with_a_data_set_statistics_and_pictures_are_measured_on_it(
     pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
     train = Dataset(pixels, np.arange(20) % 2, ("even", "odd"))
     test = Dataset(pixels[::-1].copy(), np.arange(20) % 2, ("even", "odd"))
-    bundle = import_official(tiny_official, tmp_path / "bundle", name="tiny", dataset=(train, test))
+    bundle = import_official(
+        tiny_official, tmp_path / "bundle", name="tiny", dataset=(train, test), emergence_samples=3
+    )
     (s,) = session(bundle.path(ENCODER)).run(["activations"], {"x_0": pixels.astype(np.float32) / 127.5 - 1})
     assert bundle.statistics is not None
     np.testing.assert_allclose(bundle.statistics.mean, ActivationStatistics.measure(s).mean, rtol=1e-4)
     assert bundle.pictures is not None
     np.testing.assert_array_equal(bundle.pictures.exemplar_images, pixels[s.argmax(axis=0)])
     np.testing.assert_array_equal(bundle.pictures.reference_images[0], test.pixels[0])
+    assert bundle.attributes is not None
+    assert bundle.attributes.names == ("even", "odd")
+    emergence = bundle.metrics["emergence"]
+    assert (emergence["num_images"], emergence["s_from"]) == (3, "test images")
     assert PICTURES in json.loads(bundle.path(MANIFEST).read_text())["files"]
     assert bundle.provenance["num_training_images"] == 20
 
@@ -195,9 +201,16 @@ def test_with_a_data_set_a_prior_may_be_trained(tiny_official: Path, tmp_path: P
     pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
     images = Dataset(pixels, np.zeros(20, np.int64))
     bundle = import_official(
-        tiny_official, tmp_path / "bundle", name="tiny", dataset=(images, images), prior_steps=3
+        tiny_official,
+        tmp_path / "bundle",
+        name="tiny",
+        dataset=(images, images),
+        prior_steps=3,
+        emergence_samples=2,
     )
     assert bundle.prior is not None
+    assert bundle.metrics["emergence"]["s_from"] == "prior"
+    assert bundle.attributes is None
     assert bundle.prior.num_prototypes == 5
     assert bundle.path("prior.onnx").exists()
 

@@ -58,7 +58,9 @@ def test_train_evaluate_and_export_make_a_bundle(
     printed = capsys.readouterr().out
     assert "fd_classifier_dpmpp_2m_5_steps_learned_s" in printed
     assert "prior_s" in printed
-    assert command("export", *where, "--run", run, "--out", out, "--name", "tiny shoes") == 0
+    two = ("--device", "cpu", "--emergence-samples", 2)
+    assert command("export", *where, "--run", run, "--out", out, "--name", "tiny shoes", *two) == 0
+    assert (run / "emergence.png").exists()
 
     bundle = Bundle.load(out)
     assert bundle.name == "tiny shoes"
@@ -72,6 +74,13 @@ def test_train_evaluate_and_export_make_a_bundle(
     weights = load_file(out / WEIGHTS)
     for name, value in patronus.state_dict().items():
         assert torch.equal(value, weights[name]), name
+
+    plot = tmp_path / "plot.png"
+    assert command("remeasure", out, *where, *two, "--emergence-plot", plot) == 0
+    found = Bundle.load(out)
+    assert found.provenance["remeasured"]["dataset"] == "fashion-mnist"
+    assert found.prototypes == bundle.prototypes
+    assert plot.exists()
 
 
 def test_a_run_is_resumed_only_when_asked(
@@ -143,6 +152,16 @@ def test_a_sweep_prints_its_table_and_keeps_it(
         (("sweep", "--data", "x", "--out", "y", "--vary", "m"), "--vary takes name=value"),
         (("import-official", "nowhere", "--out", "y"), "nowhere"),
         (("import-official", "nowhere", "--out", "y", "--data", "x"), "--data needs --dataset"),
+        (
+            ("import-official", "nowhere", "--out", "y", "--emergence-plot", "x"),
+            "--emergence-plot needs --dataset",
+        ),
+        (("remeasure", "nowhere", "--data", "x"), "manifest.json cannot be read"),
+        (("remeasure", "nowhere", "--emergence-samples", "-1"), "--emergence-samples must be >= 0"),
+        (
+            ("remeasure", "nowhere", "--emergence-samples", "0", "--emergence-plot", "x"),
+            "--emergence-plot needs --emergence-samples",
+        ),
     ],
 )
 def test_wrong_options_are_one_line_too(

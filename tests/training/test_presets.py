@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.config import config_from_dict, config_to_dict
+from model.config import PriorConfig, config_from_dict, config_to_dict
 from model.encoder import PrototypeEncoder
+from model.patronus import Patronus
+from model.prior import Prior
 from training.config import TrainConfig
 from training.presets import PRESETS
 
@@ -49,3 +51,14 @@ def test_the_papers_shapes(
     assert (receptive.size, receptive.jump) == ((61, 4) if image[1] == 224 else (15, 2))
     maps = PrototypeEncoder(model.encoder, image[0])(torch.zeros(1, *image))[1]
     assert maps.shape == (1, m, *grid)
+
+
+def test_the_network_for_cartoon_faces_leaves_room_in_a_bundle_of_16_mib() -> None:
+    config = PRESETS["small-cartoon-faces"]
+    model = config.model
+    assert model.image.shape == (3, 64, 64)
+    assert model.receptive_field.size == 19
+    weights = sum(parameter.nbytes for parameter in Patronus(model).parameters())
+    pictures = (model.num_prototypes + 32) * 3 * 64 * 64  # of every prototype, and 32 references
+    prior = sum(parameter.nbytes for parameter in Prior(PriorConfig(model.num_prototypes)).parameters())
+    assert 2 * weights + pictures + prior < 16 * 2**20  # weights lie in it as ONNX and as safetensors

@@ -1,0 +1,111 @@
+"""What labels say of the prototypes: which attributes each predicts, and linear probes of all on s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from model.statistics import ActivationStatistics, rounded
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+class AttributesError(ValueError):
+    """Attributes do not describe the prototypes of one model."""
+
+
+@dataclass(frozen=True)
+class PredictedAttribute:
+    """How surely one prototype's activation tells an attribute: `auroc` .5 … 1, `sign` -1 where it is low
+    in images that have the attribute."""
+
+    name: str
+    auroc: float
+    sign: Literal[1, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class Attributes:
+    """K attributes of a data set, or its classes one against the rest, measured on test images.
+
+    auroc: (m, K), of each single activation, below .5 where it is low in images that have the attribute;
+    probe_weights: (K, m), probe_biases: (K,), of logistic regressions on standardised activations
+    (`ActivationStatistics.standardised`), fitted to training images; probe_auroc: (K,), of these.
+    Raises AttributesError where that is not so.
+    """
+
+    names: tuple[str, ...]
+    auroc: Float64
+    probe_weights: Float64
+    probe_biases: Float64
+    probe_auroc: Float64
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if not count or len(set(self.names)) < count:
+            raise AttributesError(f"attributes need distinct names, at least one, not {list(self.names)}")
+        m = len(self.auroc)
+        expected = {
+            "auroc": (m, count),
+            "probe_weights": (count, m),
+            "probe_biases": (count,),
+            "probe_auroc": (count,),
+        }
+        for name, shape in expected.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise AttributesError(f"attributes {name} has shape {values.shape}, not {shape}")
+            if not np.isfinite(values).all():
+                raise AttributesError(f"attributes {name} has values that are not finite")
+        for name in ("auroc", "probe_auroc"):
+            values = getattr(self, name)
+            if ((values < 0.0) | (values > 1.0)).any():
+                raise AttributesError(f"attributes {name} has values outside 0 … 1")
+
+    @property
+    def num_prototypes(self) -> int:
+        return len(self.auroc)
+
+    def best(self, j: int, count: int) -> list[PredictedAttribute]:
+        """The `count` attributes that prototype j predicts best, of either sign, best first."""
+        either_sign = np.maximum(self.auroc[j], 1.0 - self.auroc[j])  # (K,)
+        return [
+            PredictedAttribute(self.names[k], float(either_sign[k]), 1 if self.auroc[j, k] >= 0.5 else -1)
+            for k in np.argsort(-either_sign, kind="stable")[:count]
+        ]
+
+    def probe_logits(self, activations: Float32, statistics: ActivationStatistics) -> Float64:
+        """Log-odds (N, K) that images with s (N, m) have each attribute, by the probes."""
+        return np.asarray(statistics.standardised(activations) @ self.probe_weights.T + self.probe_biases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: AUROCs of 4, weights of 6 significant digits."""
+        return {
+            "names": list(self.names),
+            "auroc": rounded(self.auroc, 4),
+            "probe_weights": rounded(self.probe_weights),
+            "probe_biases": rounded(self.probe_biases),
+            "probe_auroc": rounded(self.probe_auroc, 4),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Attributes:
+        """The inverse of `to_dict`. Raises AttributesError."""
+        try:
+            names = values["names"]
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"names must be a list of strings, not {names!r}")
+            arrays = {
+                name: np.asarray(value, dtype=np.float64) for name, value in values.items() if name != "names"
+            }
+            return cls(names=tuple(names), **arrays)
+        except AttributesError:
+            raise
+        except KeyError as error:
+            raise AttributesError(f"attributes lack {error}") from error
+        except (TypeError, AttributeError, ValueError) as error:
+            raise AttributesError(f"attributes are malformed: {error}") from error

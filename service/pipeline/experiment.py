@@ -1,0 +1,211 @@
+"""Experiments on s: the same samples generated with one entry changed, and with it changed otherwise.
+
+A sample keeps its x_T and all other entries of s (common random numbers), so that whatever else differs in
+its two pictures is an effect of that entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from model.bundle import Bundle
+from model.transforms import Pixels, to_x_0
+from service.engine.errors import DeadlineExceededError
+from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index
+from service.pipeline.errors import PipelineError
+from service.pipeline.known_images import together
+from service.pipeline.pipeline import Origin, Pipeline, Starts
+from service.pipeline.progress import ProgressFeed, Stage
+from service.pipeline.randomness import sample_seeds
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+SAMPLES_IN_FLIGHT = 128
+"""Enough to fill a batch; the rest of an experiment waits here, and not in the engine's queue."""
+MAX_PICTURE_BYTES = 2**28
+"""Of all pictures of one experiment, which are in memory together."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """do(s_j): `before` (None: nothing) and `after` are both applied to each sample as it was drawn."""
+
+    prototype: int
+    before: Edit | None
+    after: Edit
+
+    @classmethod
+    def on(cls, bundle: Bundle, prototypes: Sequence[int | str] | None) -> list[Intervention]:
+        """Each prototype from its 0.01 to its 0.99 quantile; None is all of them, in order."""
+        chosen = range(bundle.config.num_prototypes) if prototypes is None else prototypes
+        indices = [prototype_index(bundle, prototype) for prototype in chosen]
+        repeated = sorted({j for j in indices if indices.count(j) > 1})
+        if repeated:
+            raise PipelineError(f"prototypes are asked for more than once: {repeated}")
+        return [cls(j, Edit(j, "min"), Edit(j, "max")) for j in indices]
+
+    @classmethod
+    def by(cls, bundle: Bundle, edits: Sequence[Edit]) -> list[Intervention]:
+        """Each edit by itself, against the samples as they are."""
+        return [cls(prototype_index(bundle, edit.prototype), None, edit) for edit in edits]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is done to which samples: `images` (C, H, W) with their own x_T, or where there are none, those
+    that are generated from seed, seed + 1, … (`num_new` of them)."""
+
+    interventions: Sequence[Intervention]
+    images: Sequence[Pixels]
+    num_new: int
+    steps: int
+    seed: int
+    extrapolate: bool
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.images) or self.num_new
+
+    @property
+    def is_compared_with_plain(self) -> bool:
+        """Whether an intervention is compared with the samples as they are."""
+        return any(intervention.before is None for intervention in self.interventions)
+
+    @property
+    def num_pictures(self) -> int:
+        """How many are generated."""
+        arms = sum(1 + (intervention.before is not None) for intervention in self.interventions)
+        return self.num_samples * (arms + self.is_compared_with_plain)
+
+    @property
+    def num_row_steps(self) -> int:
+        """Denoise steps of one sample each, inversions included."""
+        return self.steps * (self.num_pictures + len(self.images))
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Of n samples: pixels (n, C, H, W), activations (n, m), and the flat grid cells (n, m) of best match."""
+
+    pixels: Pixels
+    activations: Float32
+    cells: Int64
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The same samples before and after an intervention."""
+
+    before: Pictures
+    after: Pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """One pair for each intervention, in order, and the edits that reached too far."""
+
+    pairs: list[Pair]
+    clamped: list[Clamping]
+    activations_from: Origin
+
+
+async def carry_out(
+    pipeline: Pipeline, experiment: Experiment, deadline: float, feed: ProgressFeed | None = None
+) -> Findings:
+    """Generate everything. Raises PipelineError and EngineError.
+
+    What cannot be done by the deadline is given up as soon as the first interventions show it. `feed` is told
+    of each intervention that is done.
+    """
+    num_bytes = experiment.num_pictures * int(np.prod(pipeline.bundle.config.image.shape))
+    if num_bytes > MAX_PICTURE_BYTES:
+        raise PipelineError(
+            f"{experiment.num_pictures} pictures would have to be generated, {num_bytes} bytes, "
+            f"of at most {MAX_PICTURE_BYTES}: ask for fewer prototypes or samples"
+        )
+    seeds = sample_seeds(experiment.seed, experiment.num_new)
+    starts = await pipeline.starts(
+        experiment.images, seeds, steps=experiment.steps, deadline=deadline, feed=feed
+    )
+    laboratory = _Laboratory(pipeline, experiment, starts, deadline, feed)
+    pairs = await laboratory.pairs()
+    return Findings(pairs, laboratory.clamped, starts.activations_from)
+
+
+class _Laboratory:
+    """Generates what an experiment asks for, a few interventions at a time."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        experiment: Experiment,
+        starts: Starts,
+        deadline: float,
+        feed: ProgressFeed | None,
+    ) -> None:
+        self.clamped: list[Clamping] = []
+        self._pipeline = pipeline
+        self._experiment = experiment
+        self._starts = starts
+        self._deadline = deadline
+        self._feed = feed
+        self._places = asyncio.Semaphore(max(1, SAMPLES_IN_FLIGHT // experiment.num_samples))
+        self._began_with_s = pipeline.seconds_left(deadline)
+        self._num_begun = 0
+        self._num_done = 0
+
+    async def pairs(self) -> list[Pair]:
+        """Of each intervention, in order."""
+        plain = await self._pictures(None) if self._experiment.is_compared_with_plain else None
+        # The first one alone: once it is taken, none of the others is refused for a full queue.
+        first, *others = self._experiment.interventions
+        pair = await self._pair(first, plain)
+        return [pair, *await together([self._pair(item, plain) for item in others])]
+
+    async def _pair(self, intervention: Intervention, plain: Pictures | None) -> Pair:
+        async with self._places:
+            self._num_begun += 1
+            if intervention.before is None:
+                assert plain is not None  # as `is_compared_with_plain` says
+                pair = Pair(plain, await self._pictures(intervention.after))
+            else:
+                before = await self._pictures(intervention.before)
+                pair = Pair(before, await self._pictures(intervention.after))
+            self._num_done += 1
+            self._tell(intervention, pair)
+            self._check_pace()
+            return pair
+
+    async def _pictures(self, edit: Edit | None) -> Pictures:
+        s = self._starts.activations
+        if edit is not None:
+            s, clamped = apply_edits(
+                self._pipeline.bundle, s, [edit], extrapolate=self._experiment.extrapolate
+            )
+            self.clamped += clamped
+        pixels, encoded = await self._pipeline.regenerate(self._starts, s, self._deadline)
+        maps = encoded.similarity_maps  # (n, m, h, w)
+        return Pictures(pixels, encoded.activations, maps.reshape(*maps.shape[:2], -1).argmax(axis=2))
+
+    def _tell(self, intervention: Intervention, pair: Pair) -> None:
+        if self._feed is not None:
+            num_interventions = len(self._experiment.interventions)
+            tell = self._feed.listener(Stage.INTERVENE, num_interventions, prototype=intervention.prototype)
+            tell(0, self._num_done, to_x_0(pair.after.pixels[0]))
+
+    def _check_pace(self) -> None:
+        """Give up where time is too short even if all that was begun were done by now, at the pace so far."""
+        left_s = self._pipeline.seconds_left(self._deadline)
+        num_left = len(self._experiment.interventions) - self._num_begun
+        needed_s = (self._began_with_s - left_s) / self._num_begun * num_left
+        if needed_s > left_s:
+            raise DeadlineExceededError(
+                f"{num_left} more interventions need {needed_s:.1f} s or more, {left_s:.1f} s are left: "
+                "ask for fewer prototypes, samples or steps"
+            )

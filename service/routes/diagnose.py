@@ -1,0 +1,274 @@
+"""POST /diagnose"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.bundle import Bundle
+from model.couplings import Effects
+from model.transforms import Pixels, crop
+from service.images import encode_png, to_base64
+from service.pipeline.diagnosis import AttributeEffects, Coupling, Diagnosis, diagnose
+from service.pipeline.edits import Edit
+from service.pipeline.experiment import Experiment, Intervention
+from service.pipeline.pipeline import Pipeline
+from service.problems import ProblemError
+from service.routes.answering import Context, accepts, json_response, model_info, numbers
+from service.routes.bodies import check_limits, read_body, read_images
+from service.routes.diagnosis_page import diagnosis_page
+from service.routes.event_stream import Follower, answer_or_stream, feed_of
+from service.routes.openapi import HTML_OR_EVENTS_OR_JSON, body_of
+from service.routes.sampling import clamped, edits_from
+from service.routes.schemas import (
+    AttributesDiagnosis,
+    CouplingModel,
+    DiagnoseRequest,
+    DiagnoseResponse,
+    EditModel,
+    EffectsModel,
+    InterventionModel,
+)
+from service.settings import Settings
+
+DEFAULT_NUM_SAMPLES = 32
+"""Half of them leave most couplings undetected: an effect must stand out from all others that are tested."""
+NOTABLE_LEAKAGE = 0.1
+"""What changes by less of what was meant to change is hardly seen."""
+PAGE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+
+
+def diagnose_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["prototypes"])
+    settings = context.settings
+
+    @router.post(
+        "/diagnose",
+        response_model=DiagnoseResponse,
+        responses=HTML_OR_EVENTS_OR_JSON,
+        openapi_extra=body_of(DiagnoseRequest, files=True),
+    )
+    async def post(request: Request) -> Response:
+        """Unwanted couplings: what else changes when one prototype is changed, ranked, with its uncertainty.
+
+        With `Accept: text/html`, a report to read.
+        """
+
+        async def work(deadline: float, follower: Follower | None) -> Response:
+            started = time.perf_counter()
+            body, files = await read_body(request, DiagnoseRequest, max_files=settings.max_images)
+            pipeline = context.pipeline(request, body.model)
+            feed = feed_of(follower, preview_every=0)
+            images = await read_images(body.images or [], files, pipeline, settings)
+            experiment = _experiment(pipeline, settings, body, images)
+            request.state.row_steps.take(experiment.num_row_steps)
+            diagnosis = await diagnose(
+                pipeline, experiment, num_examples=body.num_couplings, deadline=deadline, feed=feed
+            )
+            seconds = time.perf_counter() - started
+            answer = await asyncio.to_thread(lambda: _response(pipeline, body, diagnosis, seconds))
+            if _wants_page(request):
+                image = pipeline.bundle.config.image
+                page = await asyncio.to_thread(
+                    lambda: diagnosis_page(answer, _patches(pipeline.bundle), (image.height, image.width))
+                )
+                headers = {"Content-Security-Policy": PAGE_POLICY}
+                return Response(page, headers=headers, media_type="text/html")
+            return json_response(answer)
+
+        return await answer_or_stream(context, request, "diagnose", work)
+
+    return router
+
+
+def _experiment(
+    pipeline: Pipeline, settings: Settings, body: DiagnoseRequest, images: Sequence[Pixels]
+) -> Experiment:
+    check_limits(settings, steps=body.steps)
+    if body.prototypes is not None and body.edits is not None:
+        raise ProblemError(422, "give prototypes or edits, not both")
+    if images and body.num_samples is not None:
+        raise ProblemError(422, "give images or num_samples, not both")
+    if (body.num_samples or 0) > settings.max_images:
+        raise ProblemError(422, f"num_samples must be 6 to {settings.max_images}, not {body.num_samples}")
+    if body.edits is None:
+        interventions = Intervention.on(pipeline.bundle, body.prototypes)
+    else:
+        interventions = Intervention.by(pipeline.bundle, edits_from(body.edits))
+    return Experiment(
+        interventions=interventions,
+        images=images,
+        num_new=body.num_samples or min(DEFAULT_NUM_SAMPLES, settings.max_images),
+        steps=body.steps,
+        seed=body.seed,
+        extrapolate=body.extrapolate,
+    )
+
+
+def _wants_page(request: Request) -> bool:
+    return accepts(request, "text/html") and not (
+        accepts(request, "application/json") or accepts(request, "text/event-stream")
+    )
+
+
+def _response(
+    pipeline: Pipeline, body: DiagnoseRequest, diagnosis: Diagnosis, seconds: float
+) -> DiagnoseResponse:
+    effects, bundle = diagnosis.effects, pipeline.bundle
+    leaks = np.nan_to_num(np.abs(effects.leakage.value)) >= NOTABLE_LEAKAGE
+    agreement = diagnosis.agreement_with_data
+    return DiagnoseResponse(
+        model=model_info(pipeline),
+        num_samples=diagnosis.num_samples,
+        steps=body.steps,
+        seed=body.seed,
+        activations_from=diagnosis.activations_from,
+        interventions=[
+            _intervention(bundle, intervention, effects, i)
+            for i, intervention in enumerate(diagnosis.interventions)
+        ],
+        effects=_effects(effects, diagnosis.data_correlation),
+        overlap=numbers(diagnosis.overlap),
+        num_pairs=int((~np.isnan(effects.p)).sum()),
+        num_established=int(effects.is_established.sum()),
+        num_leaking=int((effects.is_established & leaks).sum()),
+        agreement_with_data=None if agreement is None else round(agreement, 6),
+        couplings=[
+            _coupling(
+                diagnosis,
+                coupling,
+                effects,
+                bundle,
+                affected_name=bundle.prototypes[coupling.affected].name,
+                data_correlation=_number(
+                    diagnosis.data_correlation[coupling.intervention, coupling.affected]
+                ),
+                overlap=_number(diagnosis.overlap[coupling.intervention, coupling.affected]),
+                auroc=None,
+            )
+            for coupling in diagnosis.couplings
+        ],
+        attributes=None
+        if diagnosis.attributes is None
+        else _attributes(diagnosis, diagnosis.attributes, bundle),
+        clamped=clamped(diagnosis.clamped),
+        total_s=round(seconds, 6),
+    )
+
+
+def _attributes(diagnosis: Diagnosis, attributes: AttributeEffects, bundle: Bundle) -> AttributesDiagnosis:
+    return AttributesDiagnosis(
+        names=list(attributes.names),
+        effects=_effects(attributes.effects, attributes.data_correlation),
+        num_established=int(attributes.effects.is_established.sum()),
+        couplings=[
+            _coupling(
+                diagnosis,
+                coupling,
+                attributes.effects,
+                bundle,
+                affected_name=attributes.names[coupling.affected],
+                data_correlation=_number(
+                    attributes.data_correlation[coupling.intervention, coupling.affected]
+                ),
+                overlap=None,
+                auroc=_number(attributes.auroc[coupling.intervention, coupling.affected]),
+            )
+            for coupling in attributes.couplings
+        ],
+    )
+
+
+def _intervention(bundle: Bundle, intervention: Intervention, effects: Effects, i: int) -> InterventionModel:
+    j = intervention.prototype
+    effect, low, high = (_number(part[i, j]) for part in vars(effects.effect).values())
+    return InterventionModel(
+        prototype=j,
+        name=bundle.prototypes[j].name,
+        edit=None if intervention.before is not None else _edit(intervention.after),
+        effect=effect,
+        low=low,
+        high=high,
+        responds=not np.isnan(effects.leakage.value[i, j]),
+    )
+
+
+def _edit(edit: Edit) -> EditModel:
+    return EditModel(prototype=edit.prototype, op=edit.op, value=edit.value)
+
+
+def _effects(effects: Effects, data_correlation: np.ndarray) -> EffectsModel:
+    return EffectsModel(
+        effect=numbers(effects.effect.value),
+        low=numbers(effects.effect.low),
+        high=numbers(effects.effect.high),
+        p=[[_known(value) for value in row] for row in effects.p],
+        leakage=[[_known(value) for value in row] for row in effects.leakage.value],
+        data_correlation=numbers(data_correlation),
+    )
+
+
+def _coupling(
+    diagnosis: Diagnosis,
+    coupling: Coupling,
+    effects: Effects,
+    bundle: Bundle,
+    *,
+    affected_name: str | None,
+    data_correlation: float,
+    overlap: float | None,
+    auroc: float | None,
+) -> CouplingModel:
+    at, example = (coupling.intervention, coupling.affected), coupling.example
+    j = diagnosis.interventions[coupling.intervention].prototype
+    effect, low, high = (_number(part[at]) for part in vars(effects.effect).values())
+    leakage, leakage_low, leakage_high = (_known(part[at]) for part in vars(effects.leakage).values())
+    return CouplingModel(
+        intervention=coupling.intervention,
+        prototype=j,
+        name=bundle.prototypes[j].name,
+        affected=coupling.affected,
+        affected_name=affected_name,
+        effect=effect,
+        low=low,
+        high=high,
+        p=_number(effects.p[at]),
+        is_established=bool(effects.is_established[at]),
+        leakage=leakage,
+        leakage_low=leakage_low,
+        leakage_high=leakage_high,
+        data_correlation=data_correlation,
+        overlap=overlap,
+        auroc=auroc,
+        explained_by=list(coupling.explained_by),
+        sample=example.sample,
+        before=to_base64(encode_png(example.before)),
+        after=to_base64(encode_png(example.after)),
+        box=example.box,
+        affected_box=example.affected_box,
+    )
+
+
+def _patches(bundle: Bundle) -> dict[int, str]:
+    """Each prototype's nearest training patch as base64, where the bundle keeps them."""
+    pictures = bundle.pictures
+    if pictures is None:
+        return {}
+    patches = zip(pictures.exemplar_images, pictures.exemplar_boxes, strict=True)
+    return {j: to_base64(encode_png(crop(image, box))) for j, (image, box) in enumerate(patches)}
+
+
+def _number(value: np.floating) -> float:
+    return round(float(value), 6)
+
+
+def _known(value: np.floating) -> float | None:
+    return None if np.isnan(value) else _number(value)

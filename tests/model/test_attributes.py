@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.attributes import Attributes, AttributesError
+from model.statistics import ActivationStatistics
+
+
+def attributes(**changes: Any) -> Attributes:
+    """Two prototypes, three attributes."""
+    values: dict[str, Any] = {
+        "names": ("hat", "smile", "beard"),
+        "auroc": np.array([[0.9, 0.05, 0.5], [0.6, 0.5, 0.3]]),
+        "probe_weights": np.array([[1.0, 0.0], [0.0, -2.0], [3.0, 1.0]]),
+        "probe_biases": np.array([0.0, 1.0, -1.0]),
+        "probe_auroc": np.array([0.9, 0.95, 0.7]),
+    }
+    return Attributes(**(values | changes))
+
+
+def test_the_best_attributes_count_either_sign() -> None:
+    found = attributes().best(0, 2)
+    assert [(one.name, one.sign) for one in found] == [("smile", -1), ("hat", 1)]
+    assert [one.auroc for one in found] == pytest.approx([0.95, 0.9])
+    assert [one.name for one in attributes().best(1, 9)] == ["beard", "hat", "smile"]
+
+
+def test_probes_read_standardised_activations() -> None:
+    s = np.array([[1.0, 10.0], [3.0, 30.0]], np.float32)
+    statistics = ActivationStatistics.measure(s)  # means 2 and 20, deviations 1 and 10
+    expected = [[-1.0, 3.0, -5.0], [1.0, -1.0, 3.0]]
+    np.testing.assert_allclose(attributes().probe_logits(s, statistics), expected)
+
+
+def test_json_keeps_attributes() -> None:
+    again = Attributes.from_dict(json.loads(json.dumps(attributes().to_dict())))
+    assert again.names == attributes().names
+    for name in ("auroc", "probe_weights", "probe_biases", "probe_auroc"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(attributes(), name))
+
+
+def damaged(**changes: Any) -> dict[str, Any]:
+    return attributes().to_dict() | changes
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (damaged(names=["hat", "hat", "beard"]), "need distinct names"),
+        (damaged(names=[]), "need distinct names"),
+        (damaged(names=["hat", "smile"]), r"auroc has shape \(2, 3\), not \(2, 2\)"),
+        (damaged(names=["hat", "smile", 3]), "names must be a list of strings"),
+        (damaged(names="hat"), "names must be a list of strings"),
+        (damaged(probe_weights=[[1.0, 0.0]]), "probe_weights has shape"),
+        (damaged(probe_biases=[0.0, float("nan"), 0.0]), "probe_biases has values that are not finite"),
+        (damaged(auroc=[[0.5, 0.5, 1.5], [0.5, 0.5, 0.5]]), "auroc has values outside 0 … 1"),
+        (damaged(auroc=0.5), "malformed"),
+        (damaged(auroc="many"), "malformed"),
+        (damaged(extra=[1.0]), "malformed"),
+        ({"names": ["hat"]}, "malformed"),
+        ({}, "attributes lack 'names'"),
+        ([1, 2], "malformed"),
+    ],
+)
+def test_malformed_attributes_are_refused(values: Any, message: str) -> None:
+    with pytest.raises(AttributesError, match=message):
+        Attributes.from_dict(values)

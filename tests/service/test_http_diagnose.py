@@ -1,0 +1,224 @@
+"""POST /diagnose over the whole stack, and the page that it can give."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from model.bundle import Bundle
+from service.routes.diagnosis_page import diagnosis_page
+from service.routes.schemas import DiagnoseResponse
+from service.settings import Settings
+from tests.service.conftest import b64, fake_runner, picture, serving
+
+EVENTS = {"Accept": "text/event-stream"}
+PAGE = {"Accept": "text/html"}
+SMALL = {"prototypes": [4, 2, 17], "num_samples": 6, "steps": 2}
+
+
+def post(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    answer = client.post("/diagnose", json=body)
+    assert answer.status_code == 200, answer.text
+    parsed: dict[str, Any] = answer.json()
+    return parsed
+
+
+def without_time(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "total_s"}
+
+
+class Page(HTMLParser):
+    """Collects tags, the addresses in them, and the text that is shown."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.shown = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset")]
+        assert not any(name.startswith("on") for name, _ in attributes)
+
+    def handle_data(self, data: str) -> None:
+        self.shown += data
+
+
+def test_effects_have_a_row_for_each_prototype_asked_for_and_a_column_for_each_there_is(
+    fake: httpx.Client, bundle: Bundle
+) -> None:
+    answer, m = post(fake, SMALL), bundle.config.num_prototypes
+    assert [item["prototype"] for item in answer["interventions"]] == [4, 2, 17]
+    for values in (*answer["effects"].values(), answer["overlap"]):
+        assert np.shape(values) == (3, m)
+    for i, j in enumerate([4, 2, 17]):
+        assert answer["effects"]["p"][i][j] is None
+        assert answer["effects"]["effect"][i][j] == answer["interventions"][i]["effect"]
+        assert answer["overlap"][i][j] == pytest.approx(1.0)
+        assert answer["effects"]["data_correlation"][i][j] == pytest.approx(1.0)
+    assert answer["num_pairs"] == 3 * (m - 1)
+    assert answer["activations_from"] == "prior"
+    assert answer["attributes"] is None
+
+
+def test_couplings_are_entries_of_the_effects_in_rank_order_with_pictures(fake: httpx.Client) -> None:
+    answer = post(fake, {**SMALL, "num_couplings": 7})
+    assert len(answer["couplings"]) == 7
+    for item in answer["couplings"]:
+        i, k = item["intervention"], item["affected"]
+        for name in ("effect", "low", "high", "p", "leakage", "data_correlation"):
+            assert item[name] == answer["effects"][name][i][k]
+        assert item["overlap"] == answer["overlap"][i][k]
+        assert item["prototype"] == answer["interventions"][i]["prototype"] != k
+        assert item["is_established"] == (item["p"] <= 0.05)
+        assert picture(item["before"]).size == picture(item["after"]).size == (32, 32)
+        assert 0 <= item["sample"] < 6
+    least = [max(0.0, item["low"], -item["high"]) for item in answer["couplings"]]
+    ranks = [
+        (not item["is_established"], -value) for item, value in zip(answer["couplings"], least, strict=True)
+    ]
+    assert ranks == sorted(ranks)
+    assert post(fake, {**SMALL, "num_couplings": 0})["couplings"] == []
+
+
+def test_the_same_request_has_the_same_answer_and_another_seed_another_one(fake: httpx.Client) -> None:
+    one = without_time(post(fake, SMALL))
+    assert one == without_time(post(fake, SMALL))
+    assert one["effects"] != post(fake, {**SMALL, "seed": 1})["effects"]
+
+
+def test_edits_are_interventions_of_their_own(fake: httpx.Client) -> None:
+    edits = [{"prototype": 3, "op": "add", "value": 0.5}, {"prototype": 3, "op": "set", "value": 1e5}]
+    answer = post(fake, {"edits": edits, "num_samples": 6, "steps": 2})
+    assert [item["edit"] for item in answer["interventions"]] == edits
+    assert 1e5 in [item["requested"] for item in answer["clamped"]]
+
+
+def test_images_come_as_files_or_in_base64_and_make_the_same_diagnosis(
+    fake: httpx.Client, reference_pngs: list[bytes]
+) -> None:
+    chosen = reference_pngs[:6]
+    body = {"prototypes": [4], "steps": 2}
+    as_text = post(fake, {**body, "images": [b64(png) for png in chosen]})
+    fields = {name: json.dumps(value) for name, value in body.items()}
+    files = [("image", ("x.png", png, "image/png")) for png in chosen]
+    as_files = fake.post("/diagnose", data=fields, files=files).json()
+    assert as_text["activations_from"] == as_files["activations_from"] == "image"
+    assert as_text["num_samples"] == 6
+    assert as_text["effects"] == as_files["effects"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({"prototypes": [1], "edits": [{"prototype": 1, "op": "max"}]}, 422, "not both"),
+        ({"prototypes": [1, 1]}, 422, "more than once"),
+        ({"prototypes": [30]}, 404, "there is no prototype 30"),
+        ({"edits": [{"prototype": "smile", "op": "max"}]}, 404, "smile"),
+        ({"num_samples": 5}, 422, "greater than or equal to 6"),
+        ({"num_samples": 33}, 422, "num_samples must be 6 to 32"),
+        ({"steps": 201}, 422, "steps must be 1 to 200"),
+        ({"edits": []}, 422, "at least 1"),
+        ({"preview_every": 2}, 422, "preview_every"),
+        ({"model": "another"}, 404, "another"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_the_reason(
+    fake: httpx.Client, body: dict[str, Any], status: int, reason: str
+) -> None:
+    answer = fake.post("/diagnose", json=body)
+    assert answer.status_code == status
+    assert reason in answer.json()["detail"]
+
+
+def test_images_and_num_samples_exclude_each_other_and_images_must_differ(
+    fake: httpx.Client, reference_pngs: list[bytes]
+) -> None:
+    images = [b64(png) for png in reference_pngs[:6]]
+    both = fake.post("/diagnose", json={"images": images, "num_samples": 6})
+    assert (both.status_code, "not both" in both.json()["detail"]) == (422, True)
+    twice = fake.post("/diagnose", json={"images": [*images, images[0]], "steps": 2})
+    assert (twice.status_code, "twice" in twice.json()["detail"]) == (422, True)
+    few = fake.post("/diagnose", files=[("image", ("x.png", png)) for png in reference_pngs[:3]])
+    assert (few.status_code, "at least 6" in few.json()["detail"]) == (422, True)
+
+
+def test_all_of_it_counts_against_a_clients_row_steps(settings: Settings) -> None:
+    """3 prototypes, low and high, of 6 samples in 2 steps are 72."""
+    for limit, status in ((71, 422), (72, 200)):
+        with serving(replace(settings, max_row_steps_per_key=limit), fake_runner) as url:
+            answer = httpx.post(f"{url}/diagnose", json=SMALL)
+            assert answer.status_code == status, answer.text
+            assert status == 200 or "needs 72 row-steps" in answer.json()["detail"]
+
+
+def test_a_streamed_diagnosis_tells_each_intervention_and_has_the_same_result(fake: httpx.Client) -> None:
+    answer = fake.post("/diagnose", json=SMALL, headers=EVENTS)
+    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n") if not block.startswith(":")]
+    events = [
+        (name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks
+    ]
+    *progress, (last, result) = events
+    assert last == "result"
+    assert without_time(result) == without_time(post(fake, SMALL))
+    assert {name for name, _ in progress} == {"progress"}
+    assert {event["stage"] for _, event in progress} == {"intervene"}
+    assert sorted(event["prototype"] for _, event in progress) == [2, 4, 17]
+    assert sorted(event["step"] for _, event in progress) == [1, 2, 3]
+    assert all(event["steps"] == 3 for _, event in progress)
+
+
+def test_the_page_needs_nothing_from_elsewhere(fake: httpx.Client) -> None:
+    answer = fake.post("/diagnose", json=SMALL, headers=PAGE)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = Page(answer.text)
+    assert page.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe", "object", "form", "base"}
+    for outside in ("http:", "https:", "@import", "url("):
+        assert outside not in answer.text
+    assert "prototype 17" in page.shown
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    assert fake.post("/diagnose", json=SMALL, headers=browser).headers["content-type"].startswith("text/html")
+    either = fake.post("/diagnose", json=SMALL, headers={"Accept": "application/json, text/html"})
+    assert either.headers["content-type"] == "application/json"
+
+
+def test_names_on_the_page_are_text_whatever_they_hold(fake: httpx.Client) -> None:
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>&amp;'
+    answer = post(fake, SMALL)
+    answer["model"]["name"] = evil
+    for item in answer["interventions"]:
+        item["name"] = evil
+    for item in answer["couplings"]:
+        item["name"] = item["affected_name"] = evil
+    attribute = {**answer["couplings"][0], "affected_box": None, "overlap": None, "auroc": 0.9}
+    answer["attributes"] = {
+        "names": [evil] * len(answer["effects"]["effect"][0]),
+        "effects": answer["effects"],
+        "num_established": 0,
+        "couplings": [attribute],
+    }
+    page = Page(diagnosis_page(DiagnoseResponse.model_validate(answer), {}, (32, 32)))
+    assert "script" not in page.tags
+    assert evil in page.shown
+    assert all(address.startswith("data:") for address in page.addresses)
+
+
+def test_the_shipped_model_does_what_it_is_told(real: httpx.Client) -> None:
+    """Prototypes that are raised rise; the trained model couples fewer pairs than it leaves alone."""
+    answer = post(real, {"prototypes": [1, 11, 21], "num_samples": 12, "steps": 4})
+    for item in answer["interventions"]:
+        assert item["responds"]
+        assert item["low"] > 0.5
+    assert answer["num_established"] < answer["num_pairs"] / 2
+    assert answer["num_leaking"] <= answer["num_established"]
