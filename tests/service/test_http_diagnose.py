@@ -66,7 +66,10 @@ def test_effects_have_a_row_for_each_prototype_asked_for_and_a_column_for_each_t
         assert answer["effects"]["data_correlation"][i][j] == pytest.approx(1.0)
     assert answer["num_pairs"] == 3 * (m - 1)
     assert answer["activations_from"] == "prior"
-    assert answer["attributes"] is None
+    assert bundle.attributes is not None
+    assert answer["attributes"]["names"] == list(bundle.attributes.names)
+    by_attribute = np.array(answer["attributes"]["effects"]["effect"])
+    assert by_attribute.shape == (len(answer["interventions"]), len(bundle.attributes.names))
 
 
 def test_couplings_are_entries_of_the_effects_in_rank_order_with_pictures(fake: httpx.Client) -> None:
