@@ -42,13 +42,16 @@ class LossConfig:
 
     `min_snr_gamma` weights the denoising error by min(SNR, gamma) (Hang et al. 2023); 0 is the plain mean.
     `nearest_patch_weight` holds every prototype near a real patch; `decorrelation_weight` keeps
-    the activations of two prototypes from meaning the same. `distinctness_weight` is the paper's λ
-    (published: 0) on prototype vectors nearer than `distinctness_margin` to one another.
+    the activations of two prototypes from meaning the same. `variance_weight` has every activation differ
+    from image to image, by a standard deviation of at least `variance_target`. `distinctness_weight` is the
+    paper's λ (published: 0) on prototype vectors nearer than `distinctness_margin` to one another.
     """
 
     min_snr_gamma: float = 0.0
     nearest_patch_weight: float = 0.05
     decorrelation_weight: float = 0.05
+    variance_weight: float = 0.0
+    variance_target: float = 1.0
     distinctness: Distinctness = "cosine"
     distinctness_weight: float = 0.0
     distinctness_margin: float = 0.5
@@ -56,9 +59,14 @@ class LossConfig:
     def __post_init__(self) -> None:
         _require_choice(self, distinctness=Distinctness)
         _require_not_negative(
-            self, "min_snr_gamma", "nearest_patch_weight", "decorrelation_weight", "distinctness_weight"
+            self,
+            "min_snr_gamma",
+            "nearest_patch_weight",
+            "decorrelation_weight",
+            "variance_weight",
+            "distinctness_weight",
         )
-        _require_above_0(self, "distinctness_margin")
+        _require_above_0(self, "distinctness_margin", "variance_target")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,16 @@ def decorrelation_loss(activations: Tensor) -> Tensor:
     return off_diagonal / (num_prototypes * (num_prototypes - 1))
 
 
+def variance_loss(activations: Tensor, target: float) -> Tensor:
+    """Mean over prototypes of max(0, target - standard deviation over the batch), (B, m) -> scalar.
+
+    The variance term of VICReg (Bardes et al. 2022, eq. 1). Together with `nearest_patch_loss` it asks of a
+    prototype that some images have its patch and others have nothing like it.
+    """
+    deviations = (activations.var(dim=0, correction=0) + 1e-12).sqrt()  # the root's gradient at 0 is infinite
+    return functional.relu(target - deviations).mean()
+
+
 def activation_correlation(activations: Tensor) -> Tensor:
     """Pearson correlation of the columns of (B, m) -> (m, m); columns without spread give 0."""
     centered = activations - activations.mean(dim=0)

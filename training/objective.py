@@ -17,6 +17,7 @@ from training.losses import (
     distinctness_loss,
     min_snr_weights,
     nearest_patch_loss,
+    variance_loss,
 )
 
 
@@ -30,12 +31,13 @@ class Losses(NamedTuple):
     denoising: Tensor
     nearest_patch: Tensor
     decorrelation: Tensor
+    variance: Tensor
     distinctness: Tensor
     raw_spread: Tensor
 
 
 class Objective(nn.Module):
-    """x_0, eps, timesteps -> Losses of `patronus` (Weng et al. 2026, section 3.2, and our two terms on s).
+    """x_0, eps, timesteps -> Losses of `patronus` (Weng et al. 2026, section 3.2, and our terms on s).
 
     Terms and statistics that look at the batch as a whole look at the whole batch of all processes. Their
     gradients come out right because the processes' gradients are averaged afterwards.
@@ -65,6 +67,7 @@ class Objective(nn.Module):
         denoising = denoising_loss(prediction, target, weights)
         nearest_patch = nearest_patch_loss(everywhere)
         decorrelation = decorrelation_loss(activations)
+        variance = variance_loss(activations, loss.variance_target)
         distinctness = distinctness_loss(
             patronus.encoder.prototypes, loss.distinctness, loss.distinctness_margin
         )
@@ -72,10 +75,11 @@ class Objective(nn.Module):
             denoising
             + loss.nearest_patch_weight * nearest_patch
             + loss.decorrelation_weight * decorrelation
+            + loss.variance_weight * variance
             + loss.distinctness_weight * distinctness
         )
         spread = activations.std(dim=0).mean()
-        return Losses(total, denoising, nearest_patch, decorrelation, distinctness, spread)
+        return Losses(total, denoising, nearest_patch, decorrelation, variance, distinctness, spread)
 
     @torch.no_grad()
     def update_statistics(self, activations: Tensor, *, momentum: float) -> None:

@@ -114,7 +114,9 @@ PRESETS: dict[str, TrainConfig] = {
     "small-celeba": _small_color("celeba", _small_64()),
     "small-ffhq": _small_color("ffhq", _small_64()),
     "small-cartoon-faces": TrainConfig(
-        model=_small_cartoon_faces(), dataset="cartoon-faces", loss=LossConfig(decorrelation_weight=0.5)
+        model=_small_cartoon_faces(),
+        dataset="cartoon-faces",
+        loss=LossConfig(decorrelation_weight=1.5, variance_weight=0.3),
     ),
     "paper-fashion-mnist": _paper(
         "fashion-mnist", paper_config(channels=1, size=32, num_prototypes=30), batch_size=128, epochs=100

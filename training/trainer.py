@@ -268,6 +268,7 @@ class Trainer:
             "denoising": denoising.item(),
             "nearest_patch": losses.nearest_patch.item(),
             "decorrelation": losses.decorrelation.item(),
+            "variance": losses.variance.item(),
             "distinctness": losses.distinctness.item(),
             "raw_spread": losses.raw_spread.item(),
             "grad_norm": grad_norm.item(),

@@ -12,6 +12,7 @@ from training.losses import (
     distinctness_loss,
     min_snr_weights,
     nearest_patch_loss,
+    variance_loss,
 )
 
 
@@ -49,9 +50,14 @@ def test_a_single_prototype_has_nothing_to_decorrelate_from() -> None:
     assert decorrelation_loss(torch.randn(8, 1)).item() == 0.0
 
 
+def test_variance_asks_for_spread_up_to_its_target() -> None:
+    activations = torch.tensor([[0.0, 1.0, 3.0], [1.0, 1.0, -3.0]])  # deviations .5, 0 and 3
+    assert variance_loss(activations, 1.0).item() == pytest.approx((0.5 + 1.0 + 0.0) / 3, abs=1e-5)
+
+
 def test_gradients_stay_finite_where_nothing_varies() -> None:
     activations = torch.ones(8, 3, requires_grad=True)
-    decorrelation_loss(activations).backward()  # type: ignore[no-untyped-call]
+    (decorrelation_loss(activations) + variance_loss(activations, 1.0)).backward()  # type: ignore[no-untyped-call]
     assert activations.grad is not None
     assert bool(torch.isfinite(activations.grad).all())
 
