@@ -1,4 +1,4 @@
-"""Edits as POST /edit does them, of many images at once: each raises one prototype to its 0.99 quantile."""
+"""Edits as POST /edit does them, of many images at once, each of one prototype."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One prototype raised in n images: after each round the best pictures so far.
+    """One prototype moved in n images: after each round the best pictures so far.
 
     rounds: (n,), how many were generated.
     """
@@ -61,13 +61,17 @@ class EditTrials:
         assert bundle.statistics is not None, "a bundle without statistics has no 0.99 quantiles to raise to"
         self.bundle = bundle
         self.spread: Float64 = bundle.statistics.std
-        self._high = bundle.statistics.high
+        self._high, self._low = bundle.statistics.high, bundle.statistics.low
         self._runner = OnnxRunner(bundle, device="auto", max_batch=MAX_BATCH)
         self.given = self._read(images)
 
     def high(self, prototype: int) -> float:
         """Its 0.99 quantile."""
         return float(self._high[prototype])
+
+    def low(self, prototype: int) -> float:
+        """Its 0.01 quantile."""
+        return float(self._low[prototype])
 
     def invert(self, trip: RoundTrip) -> DenoiseResult:
         """All images, each under its own s."""
@@ -79,11 +83,18 @@ class EditTrials:
         return self._regenerate(trip, inverted, self.given.activations, range(len(self.given.pixels)))
 
     def edit(
-        self, trip: RoundTrip, inverted: DenoiseResult, prototype: int, *, held: Sequence[int], rounds: int
+        self,
+        trip: RoundTrip,
+        inverted: DenoiseResult,
+        prototype: int,
+        *,
+        held: Sequence[int],
+        rounds: int,
+        to: float | None = None,
     ) -> Trial:
-        """Raise a prototype in all images, holding others."""
+        """Set a prototype in all images to `to`, its 0.99 quantile if not given, holding others."""
         asked = self.given.activations.copy()
-        asked[:, prototype] = self.high(prototype)
+        asked[:, prototype] = self.high(prototype) if to is None else to
         spread = self.spread.astype(np.float32)
         loops = [EditLoop(s, [prototype], held, spread) for s in asked]
         open_ = list(range(len(asked)))  # images whose edit is still to be corrected

@@ -1,0 +1,154 @@
+"""Are the answers about cartoon faces right? Their truth is known, so every table here is held against it.
+
+    python -m benchmarks.ground_truth where      [--bundle DIRECTORY] [--faces 100]
+    python -m benchmarks.ground_truth edits      [--bundle DIRECTORY] [--faces 32] [--steps 20] [--rounds 4]
+    python -m benchmarks.ground_truth when       [--bundle DIRECTORY] [--images 128] [--data DIRECTORY]
+    python -m benchmarks.ground_truth stability  [--bundle DIRECTORY] [--other DIRECTORY] [--data DIRECTORY]
+    python -m benchmarks.ground_truth shortcuts  [--images 48000] [--models 0 1 2 3]
+
+`when` and the noise rows of `stability` need no truth and take any bundle; the data set is the one that it
+was trained on, and --data its directory. Each prints its table, and keeps it as
+benchmarks/results/ground_truth/<table>.md (with the bundle's name where that is not cartoon-faces).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.ground_truth import edits, shortcuts, stability, when, where
+from benchmarks.ground_truth.judge import load_judge
+from benchmarks.ground_truth.subject import Subject
+from benchmarks.machine import describe
+from training.data import Dataset, load_dataset
+from training.exemplars import encode_all
+from training.remeasure import load_bundle_weights
+
+Float32 = npt.NDArray[np.float32]
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+RESULTS = Path(__file__).parents[1] / "results" / "ground_truth"
+NUM_NOISY = 1000
+
+
+def main() -> int:
+    """Measure, print and keep one table."""
+    options = _parser().parse_args()
+    title, lines = {
+        "where": _where,
+        "edits": _edits,
+        "when": _when,
+        "stability": _stability,
+        "shortcuts": _shortcuts,
+    }[options.table](options)
+    command = f"python -m benchmarks.ground_truth {options.table}" + _arguments(options)
+    text = "\n".join([f"# {title}", "", f"{describe()}.", f"Command: `{command}`", "", *lines]) + "\n"
+    print(text)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    suffix = "" if options.bundle.name == "cartoon-faces" else f"-{options.bundle.name}"
+    (RESULTS / f"{options.table}{suffix}.md").write_text(text)
+    return 0
+
+
+def _where(options: argparse.Namespace) -> tuple[str, list[str]]:
+    subject = Subject(options.bundle)
+    return f"Where: {_named(subject)}", where.table_of(where.measure(subject, options.faces))
+
+
+def _edits(options: argparse.Namespace) -> tuple[str, list[str]]:
+    subject = Subject(options.bundle)
+    judge = load_judge(subject.bundle.config.image.height)
+    measurement = edits.measure(
+        subject, judge, num_faces=options.faces, steps=options.steps, rounds=options.rounds
+    )
+    return f"Edits: {_named(subject)}", edits.table_of(measurement, judge)
+
+
+def _when(options: argparse.Namespace) -> tuple[str, list[str]]:
+    subject = Subject(options.bundle)
+    s, _ = subject.encode(_test_split(subject, options.data).pixels[: options.images])
+    return f"When: {_named(subject)}", when.table_of(when.measure(subject, s))
+
+
+def _stability(options: argparse.Namespace) -> tuple[str, list[str]]:
+    subject = Subject(options.bundle)
+    test = _test_split(subject, options.data)
+    s, _ = subject.encode(test.pixels)
+    lines = []
+    if options.other is not None:
+        other = Subject(options.other)
+        s_other, _ = other.encode(test.pixels)
+        shared = stability.predictability(s, s_other), stability.predictability(s_other, s)
+        names = (_named(subject), _named(other))
+        lines += [*stability.matching_lines(stability.match(s, s_other), names, shared), ""]
+    patronus = load_bundle_weights(subject.bundle)
+    plain = s[:NUM_NOISY]
+    changes = []
+    for level in stability.NOISE_LEVELS:
+        moved, _ = encode_all(patronus, stability.noisy(test.pixels[:NUM_NOISY], level))
+        change = (np.abs(moved - plain) / np.maximum(subject.statistics.std, 1e-4)).mean(axis=0)
+        m = plain.shape[1]
+        correlation = np.corrcoef(plain, moved, rowvar=False)[:m, m:].diagonal().mean()
+        changes.append((level, change, float(correlation)))
+    return f"Stability: {_named(subject)}", lines + stability.noise_lines(changes)
+
+
+def _shortcuts(options: argparse.Namespace) -> tuple[str, list[str]]:
+    judge = load_judge(shortcuts.SIZE)
+    pairs = shortcuts.measure(judge, num_images=options.images, models=options.models)
+    return "Shortcuts: four models of 32x32 cartoon faces", shortcuts.table_of(pairs)
+
+
+def _named(subject: Subject) -> str:
+    return f"{subject.bundle.name} {subject.bundle.digest[:12]}"
+
+
+def _test_split(subject: Subject, data: Path | None) -> Dataset:
+    name = str(subject.bundle.provenance["dataset"])
+    return load_dataset(name, data, "test", subject.bundle.config.image)
+
+
+def _arguments(options: argparse.Namespace) -> str:
+    """What was asked for, as it is typed; places of data are not kept."""
+    parts = []
+    for name, value in vars(options).items():
+        if name == "table" or value is None:
+            continue
+        if name in ("data", "other"):
+            parts.append(f"--{name} DIRECTORY")
+        elif name == "bundle":
+            parts.append(f"--bundle bundles/{value.name}")
+        else:
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"--{name} {shown}")
+    return "".join(f" {part}" for part in parts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    tables = parser.add_subparsers(dest="table", required=True)
+    for name, settings in {
+        "where": {"faces": 100},
+        "edits": {"faces": 32, "steps": 20, "rounds": 4},
+        "when": {"images": 128},
+        "stability": {},
+        "shortcuts": {"images": 48_000},
+    }.items():
+        table = tables.add_parser(name)
+        table.add_argument("--bundle", type=Path, default=BUNDLES / "cartoon-faces")
+        for setting, default in settings.items():
+            table.add_argument(f"--{setting}", type=int, default=default)
+        if name in ("when", "stability"):
+            table.add_argument("--data", type=Path, help="the data set's directory, where it has one")
+        if name == "stability":
+            table.add_argument("--other", type=Path, help="a bundle of another training run")
+        if name == "shortcuts":
+            table.add_argument("--models", type=int, nargs="+", default=[0, 1, 2, 3])
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

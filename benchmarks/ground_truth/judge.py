@@ -1,0 +1,117 @@
+"""An independent judge of cartoon faces: a classifier of their labels that never saw the model under test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from model.transforms import Pixels, to_x_0
+from training.data.cartoon_faces.attributes import LABELS
+from training.data.cartoon_faces.drawing import render
+from training.data.cartoon_faces.faces import sample_faces
+from training.data.pixel_cache import default_cache_directory
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+SEED = 1_000_003
+"""Of the faces that the judge learns from: neither split of the data set, and without any coupling."""
+NUM_FACES, NUM_TEST_FACES = 16_384, 2_048
+BATCH_SIZE, NUM_STEPS, LEARNING_RATE = 128, 900, 2e-3
+NAMES = tuple(label.name for label in LABELS)
+ATTRIBUTES = tuple(label.attribute.name for label in LABELS)
+"""Of each label the attribute: values of one attribute exclude one another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Says which labels (K, `NAMES`) pictures show; accuracy (K,), balanced, is on faces new to it."""
+
+    network: nn.Module
+    accuracy: Float64
+
+    @torch.no_grad()
+    def probabilities(self, pixels: Pixels) -> Float32:
+        """pixels (N, 3, H, W) uint8 -> (N, K)."""
+        x_0 = torch.from_numpy(to_x_0(pixels))
+        scores = [self.network(x_0[start : start + 256]) for start in range(0, len(x_0), 256)]
+        return np.asarray(torch.cat(scores).sigmoid().numpy(), np.float32)
+
+    def decisions(self, pixels: Pixels) -> Bools:
+        """Whether each picture has each label, (N, K)."""
+        return np.asarray(self.probabilities(pixels) > 0.5)
+
+
+def load_judge(size: int) -> Judge:
+    """The judge for pictures of `size` pixels: kept in the user's cache, trained where it is not there."""
+    path = default_cache_directory() / f"judge-{size}-{SEED}-{NUM_STEPS}.pt"
+    network = _network()
+    faces = sample_faces(SEED, NUM_TEST_FACES, start=NUM_FACES)
+    pixels, labels = render(faces, size), faces.labels()
+    if path.exists():
+        network.load_state_dict(torch.load(path, weights_only=True))
+        network.eval()
+    else:
+        _train(network, size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), path)
+    found = Judge(network, np.zeros(len(NAMES))).decisions(pixels)
+    has = labels == 1
+    hits = (found & has).sum(axis=0) / has.sum(axis=0)
+    rejections = (~found & ~has).sum(axis=0) / (~has).sum(axis=0)
+    return Judge(network, (hits + rejections) / 2.0)
+
+
+def others_of(name: str) -> list[int]:
+    """Indices of the labels that belong to other attributes than the label `name` does."""
+    attribute = ATTRIBUTES[NAMES.index(name)]
+    return [k for k, other in enumerate(ATTRIBUTES) if other != attribute]
+
+
+def _network() -> nn.Sequential:
+    """Four strided convolutions, then all positions: smiles and tilts are where they are."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in (32, 64, 96, 128):
+        layers += [
+            nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
+        channels = width
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16 * channels, len(NAMES))]
+    return nn.Sequential(*layers)
+
+
+def _train(network: nn.Sequential, size: int) -> None:
+    torch.manual_seed(SEED)
+    faces = sample_faces(SEED, NUM_FACES)
+    pixels, labels = render(faces, size), torch.from_numpy(faces.labels()).float()
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=NUM_STEPS)
+    rng = np.random.default_rng(SEED)
+    for _ in tqdm(range(NUM_STEPS), desc="judge", unit="step", leave=False):
+        chosen = rng.integers(len(pixels), size=BATCH_SIZE)
+        scores = network(_degraded(torch.from_numpy(to_x_0(pixels[chosen]))))
+        loss = functional.binary_cross_entropy_with_logits(scores, labels[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    network.eval()
+
+
+def _degraded(x_0: Tensor) -> Tensor:
+    """Half of the pictures blurred, all with a little noise: what is generated is no cleaner."""
+    blurred = functional.avg_pool2d(functional.pad(x_0, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    is_blurred = torch.rand(len(x_0), 1, 1, 1) < 0.5
+    mixed = torch.where(is_blurred, blurred, x_0)
+    return mixed + 0.1 * torch.rand(len(x_0), 1, 1, 1) * torch.randn_like(x_0)
