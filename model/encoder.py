@@ -60,7 +60,8 @@ class PrototypeEncoder(nn.Module):
         Always in float32.
         """
         counts = self.config.num_prototypes_by_scale
-        prototypes = self.prototypes.split(list(counts.values())) if len(counts) > 1 else (self.prototypes,)
+        sizes = list(counts.values())
+        prototypes = torch.split(self.prototypes, sizes) if len(sizes) > 1 else (self.prototypes,)
         by_scale = self.features_by_scale(features)
         height, width = features.shape[2:]
         distances = []

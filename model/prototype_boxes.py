@@ -44,7 +44,7 @@ class PrototypeBoxes:
         ):
             if values.size and not 0 <= values.min() <= values.max() < count:
                 raise IndexError(f"{what} must be 0 to {count - 1}, not {values.min()} to {values.max()}")
-        return self._table[self._group[prototypes], cells]
+        return np.asarray(self._table[self._group[prototypes], cells])
 
 
 def wide_index(local_index: int) -> int:

@@ -65,11 +65,13 @@ def test_a_prototype_shows_patches_of_its_size(client: httpx.Client, tiny: Bundl
 
 @pytest.mark.parametrize("j", [1, 3, 5], ids=["local", "wide", "global"])
 def test_visualize_cuts_out_what_the_prototype_sees(client: httpx.Client, tiny: Bundle, j: int) -> None:
-    answer = client.post("/visualize", json={"prototype": j, "num_samples": 3, "steps": 4}).json()
-    x0, y0, x1, y1 = answer["box"]
-    cells = np.arange(np.prod(tiny.config.grid_shape))
-    assert [x0, y0, x1, y1] in PrototypeBoxes(tiny.config).at(j, cells).tolist()
-    assert picture(answer["patch_image"]).size == (x1 - x0, y1 - y0)
+    body = {"prototypes": [j], "num_samples": 3, "steps": 4}
+    found = client.post("/visualize", json=body).json()["prototypes"][0]
+    encoded = client.post("/encode", json={"image": found["enhanced"], "maps": True}).json()["images"][0]
+    cell = int(np.argmax(encoded["similarity_maps"][j]))
+    assert tuple(found["box"]) == PrototypeBoxes(tiny.config).box(j, cell)
+    x0, y0, x1, y1 = found["box"]
+    assert picture(found["patch"]).size == (x1 - x0, y1 - y0)
 
 
 def test_the_prior_draws_and_edits_reach_every_scale(client: httpx.Client) -> None:
@@ -80,10 +82,9 @@ def test_the_prior_draws_and_edits_reach_every_scale(client: httpx.Client) -> No
         assert len(answer["activations"][0]) == 6
 
 
-def test_diagnose_knows_what_two_global_prototypes_share(client: httpx.Client, image: str) -> None:
-    body = {"prototypes": [0, 4], "images": [image], "num_samples": 4, "steps": 2}
-    answer = client.post("/diagnose", json={k: v for k, v in body.items() if k != "images"}).json()
+def test_diagnose_knows_what_two_global_prototypes_share(client: httpx.Client) -> None:
+    answer = client.post("/diagnose", json={"prototypes": [0, 4], "num_samples": 6, "steps": 2}).json()
     overlap = np.array(answer["overlap"])
     assert overlap.shape == (2, 6)
     assert overlap[1, 5] == pytest.approx(1.0)  # both see the whole image
-    assert overlap[0, 4] == overlap[1, 0] < 0.2  # of which a local one sees little
+    assert 0.0 < overlap[0, 4] < 0.2  # of which a local one sees little

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
-from model.bundle import ENCODER, PICTURES, Bundle
+from model.bundle import DENOISER, ENCODER, PICTURES, Bundle
 from model.config import ModelConfig
 from model.patronus import Patronus
 from model.prototype_boxes import PrototypeBoxes
@@ -91,16 +92,24 @@ def test_a_run_trains_all_scales(
     assert bool((trainer.patronus.encoder.prototypes != before).any(dim=1).all())
 
 
-def test_graphs_compute_what_torch_computes_on_odd_and_even_grids(
-    three_scales_config: ModelConfig, tmp_path: Path
+def test_graphs_compute_what_torch_computes(
+    three_scales_bundle: Path, three_scales_config: ModelConfig, tmp_path: Path
 ) -> None:
-    for height, width, distance in ((24, 24, "mean"), (26, 20, "sum")):
-        torch.manual_seed(0)
-        image = dataclasses.replace(three_scales_config.image, height=height, width=width)
-        encoder = dataclasses.replace(three_scales_config.encoder, distance=distance)
-        config = dataclasses.replace(three_scales_config, image=image, encoder=encoder)
-        assert export_graphs(Patronus(config).eval(), tmp_path) <= PARITY_TOLERANCE
-        assert (tmp_path / ENCODER).is_file()
+    """Mean distances on a grid of even sides in the bundle, and here summed ones on 11 rows of 8 cells."""
+    assert Bundle.load(three_scales_bundle).metrics["export_largest_difference"] <= PARITY_TOLERANCE
+    torch.manual_seed(0)
+    config = dataclasses.replace(
+        three_scales_config,
+        image=dataclasses.replace(three_scales_config.image, height=26, width=20),
+        encoder=dataclasses.replace(three_scales_config.encoder, distance="sum"),
+    )
+    assert config.grid_shape == (11, 8)
+    assert export_graphs(Patronus(config).eval(), tmp_path) <= PARITY_TOLERANCE
+    opsets = {
+        next(entry.version for entry in onnx.load(path).opset_import if not entry.domain)
+        for path in (tmp_path / ENCODER, tmp_path / DENOISER)
+    }
+    assert len(opsets) == 1  # what the encoder has gained needs no other opset
 
 
 def test_exemplar_patches_have_the_size_of_their_scale_and_alone_hold_the_similarity(
@@ -122,8 +131,9 @@ def test_exemplar_patches_have_the_size_of_their_scale_and_alone_hold_the_simila
             elsewhere[:, y0:y1, x0:x1] = patches.pixels[j][k]
             with torch.no_grad():
                 similarity, _ = patronus.encoder(torch.from_numpy(to_x_0(elsewhere[None])))
-            # Another place may match better now, but this one still does as well.
-            assert similarity[0, j] >= patches.similarities[j, k] - 1e-3
+            # Another place may match better now, but this one still does as well, but for a distance near 0
+            # in float32.
+            assert similarity[0, j] >= patches.similarities[j, k] - 0.01
     assert {tuple(box) for box in patches.boxes[4:].reshape(-1, 4).tolist()} == {(0, 0, 24, 24)}
 
 
