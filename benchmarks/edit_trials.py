@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
+from model.prototype_boxes import PrototypeBoxes
 from model.transforms import Pixels, from_x_0, to_x_0
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
@@ -126,17 +127,16 @@ class EditTrials:
 
     def change_elsewhere(self, pictures: Pictures, prototype: int) -> Float64:
         """(n,): mean squared change of pixels (0 black, 1 white) outside the patches that match the prototype
-        best in the given and in the edited picture."""
+        best in the given and in the edited picture; NaN for a prototype that sees the whole image."""
         square = np.square((pictures.pixels.astype(np.float64) - self.given.pixels) / 255.0).mean(axis=1)
         outside = np.ones(square.shape, bool)
-        image = self.bundle.config.image
+        boxes = PrototypeBoxes(self.bundle.config)
         for i in range(len(square)):
             for cells in (self.given.cells, pictures.cells):
-                x0, y0, x1, y1 = self.bundle.config.receptive_field.box(
-                    int(cells[i, prototype]), image.height, image.width
-                )
+                x0, y0, x1, y1 = boxes.box(prototype, int(cells[i, prototype]))
                 outside[i, y0:y1, x0:x1] = False
-        return np.asarray((square * outside).sum(axis=(1, 2)) / outside.sum(axis=(1, 2)), np.float64)
+        area = outside.sum(axis=(1, 2))
+        return np.where(area > 0, (square * outside).sum(axis=(1, 2)) / np.maximum(area, 1), np.nan)
 
     def _regenerate(
         self, trip: RoundTrip, inverted: DenoiseResult, s: Float32, part: Sequence[int]

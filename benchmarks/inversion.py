@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.machine import describe
 from model.bundle import Bundle
-from model.config import ModelConfig
-from model.receptive_field import receptive_field
+from model.prototype_boxes import PrototypeBoxes
 from model.samplers import SamplerTable, bdia_inversion, bdia_regeneration, ddim, ddim_inversion
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels, from_x_0, to_x_0
@@ -130,7 +129,7 @@ class RoundTrips:
         assert bundle.statistics is not None, "a bundle without statistics has no 0.99 quantiles to raise to"
         self.images = images
         self.high = bundle.statistics.high
-        self._config = bundle.config
+        self._boxes = PrototypeBoxes(bundle.config)
         self._runner = OnnxRunner(bundle, device="auto", max_batch=MAX_BATCH)
         self._runner.warm_up()
         self._x_0 = to_x_0(images)
@@ -172,17 +171,20 @@ class RoundTrips:
             raised.append((s[:, j] > self._s[:, j]).mean())
             reached.append((s[:, j] - self._s[:, j]).mean() / (asked[:, j] - self._s[:, j]).mean())
             for i in range(len(pixels)):
-                outside = ~(self._patch(self._maps[i, j]) | self._patch(maps[i, j]))
-                elsewhere.append(
-                    mean_squared_error(self.images[i][None, :, outside], pixels[i][None, :, outside])
-                )
+                outside = ~(self._patch(j, self._maps[i, j]) | self._patch(j, maps[i, j]))
+                given, edited = (picture[None, :, outside] for picture in (self.images[i], pixels[i]))
+                # Nothing is outside of what a global prototype sees.
+                elsewhere.append(mean_squared_error(given, edited) if outside.any() else np.nan)
             sharpness.append(_neighbour_difference(pixels) / _neighbour_difference(self.images))
         figures = [float(np.mean(figure)) for figure in (raised, reached, elsewhere, sharpness)]
         return EditEffect(size, *figures)
 
-    def _patch(self, similarity_map: Float32) -> npt.NDArray[np.bool_]:
-        """(H, W): the pixels that the most similar cell of a map (h, w) sees."""
-        return _patch_mask(self._config, int(np.argmax(similarity_map)))
+    def _patch(self, prototype: int, similarity_map: Float32) -> npt.NDArray[np.bool_]:
+        """(H, W): the pixels that a prototype sees at the most similar cell of its map (h, w)."""
+        x0, y0, x1, y1 = self._boxes.box(prototype, int(np.argmax(similarity_map)))
+        mask = np.zeros(self.images.shape[2:], bool)
+        mask[y0:y1, x0:x1] = True
+        return mask
 
     def _denoise(
         self, x: Float32, s: Float32, table: SamplerTable, memory: Float32 | None = None
@@ -302,15 +304,6 @@ def _rows(
         else:
             lines.append(f"| {outcome.method.steps} | {outcome.method.name} {figures(outcome)}")
     return lines
-
-
-def _patch_mask(config: ModelConfig, cell: int) -> npt.NDArray[np.bool_]:
-    encoder, image = config.encoder, config.image
-    field = receptive_field(encoder.kernel_sizes, encoder.strides, encoder.paddings)
-    x0, y0, x1, y1 = field.box(cell, image.height, image.width)
-    mask = np.zeros((image.height, image.width), bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
 
 
 def _neighbour_difference(pixels: Pixels) -> float:

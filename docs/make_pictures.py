@@ -68,7 +68,7 @@ async def _row(pipeline: Pipeline, j: int, edited: EditedImage) -> tuple[str, li
     (result,) = await pipeline.encode([edited.edited])
     where = _tile(to_picture(edited.edited)).convert("RGB")
     scale = SIZE / edited.edited.shape[-1]
-    box = [scale * side for side in pipeline.best_box(result.similarity_maps[j])]
+    box = [scale * side for side in pipeline.best_box(j, result.similarity_maps[j])]
     ImageDraw.Draw(where).rectangle([box[0], box[1], box[2] - 1, box[3] - 1], outline=(255, 90, 0), width=2)
     before, after = edited.source.activations[j], edited.achieved[j]
     tiles = [_tile(to_picture(p)) for p in (edited.source.pixels, edited.reconstruction, edited.edited)]

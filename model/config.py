@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -13,8 +14,13 @@ from model.receptive_field import ReceptiveField, receptive_field
 Prediction = Literal["eps", "v"]
 Distance = Literal["sum", "mean"]
 Conditioning = Literal["add", "scale_shift"]
+Scale = Literal["local", "wide", "global"]
 
 T = TypeVar("T")
+
+ADDED_LATER = {"written_at_default": False}
+"""Metadata of a field that the format has gained: at its default it is not written, so that what was written
+before the field existed is written in the same bytes today."""
 
 
 class ConfigError(ValueError):
@@ -51,6 +57,9 @@ class EncoderConfig:
 
     `distance` is "sum" for the paper's squared L2 distance, "mean" for the same divided by the
     feature width, which keeps activations spread when features are wide.
+
+    Of the `num_prototypes`, which come in the order local, wide, global, `num_wide_prototypes` look at wider
+    patches (`wide_layers`) and `num_global_prototypes` at the whole image; the paper has local ones only.
     """
 
     num_prototypes: int = 30
@@ -59,9 +68,19 @@ class EncoderConfig:
     strides: tuple[int, ...] = (2, 1, 1, 1)
     paddings: tuple[int, ...] = (1, 0, 0, 0)
     distance: Distance = "mean"
+    num_wide_prototypes: int = field(default=0, metadata=ADDED_LATER)
+    num_global_prototypes: int = field(default=0, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         _require(self.num_prototypes >= 1, f"num_prototypes must be >= 1, not {self.num_prototypes}")
+        for name in ("num_wide_prototypes", "num_global_prototypes"):
+            _require(getattr(self, name) >= 0, f"{name} must be >= 0, not {getattr(self, name)}")
+        others = self.num_wide_prototypes + self.num_global_prototypes
+        _require(
+            others < self.num_prototypes,
+            f"{self.num_wide_prototypes} wide and {self.num_global_prototypes} global prototypes leave no "
+            f"local one of {self.num_prototypes}",
+        )
         layers = len(self.channels)
         _require(layers >= 1, "an encoder needs at least one layer")
         for name in ("kernel_sizes", "strides", "paddings"):
@@ -84,6 +103,39 @@ class EncoderConfig:
     def feature_width(self) -> int:
         """D, the width of a patch feature and of a prototype vector."""
         return self.channels[-1]
+
+    @property
+    def num_prototypes_by_scale(self) -> dict[Scale, int]:
+        """How many prototypes each scale has, in their order; scales without one are left out."""
+        counts: dict[Scale, int] = {
+            "local": self.num_prototypes - self.num_wide_prototypes - self.num_global_prototypes,
+            "wide": self.num_wide_prototypes,
+            "global": self.num_global_prototypes,
+        }
+        return {scale: count for scale, count in counts.items() if count}
+
+    @property
+    def wide_layers(self) -> tuple[tuple[int, int, int], ...]:
+        """(kernel, stride, padding) of the convolutions that make wide patch features of local ones.
+
+        The first halves the grid, and as many follow as it takes until a cell sees at least twice as far as
+        a local one (2.3 times in the presets' networks): two eyes with the nose between them, where a local
+        one sees one eye. All are 3x3 and padded by one, so wide cell i is centred on local cell 2 i,
+        whatever the image's size.
+        """
+        layers = [(3, 2, 1)]
+        while self._receptive_field(layers).size < 2 * self._receptive_field(()).size:
+            layers.append((3, 1, 1))
+        return tuple(layers)
+
+    def receptive_field(self, scale: Literal["local", "wide"] = "local") -> ReceptiveField:
+        """Of a cell of the grid of patch features that a scale's prototypes are compared with."""
+        return self._receptive_field(self.wide_layers if scale == "wide" else ())
+
+    def _receptive_field(self, further: Sequence[tuple[int, int, int]]) -> ReceptiveField:
+        layers = [*zip(self.kernel_sizes, self.strides, self.paddings, strict=True), *further]
+        kernel_sizes, strides, paddings = zip(*layers, strict=True)
+        return receptive_field(kernel_sizes, strides, paddings)
 
 
 @dataclass(frozen=True)
@@ -210,7 +262,8 @@ class ModelConfig:
 
     @property
     def receptive_field(self) -> ReceptiveField:
-        return receptive_field(self.encoder.kernel_sizes, self.encoder.strides, self.encoder.paddings)
+        """Of a local prototype; `model.prototype_boxes` knows where the others look."""
+        return self.encoder.receptive_field()
 
     @property
     def num_prototypes(self) -> int:
@@ -249,14 +302,23 @@ def small_config(*, channels: int = 1, size: int = 32, num_prototypes: int = 30)
     )
 
 
-def config_to_dict(config: Any) -> dict[str, Any]:
-    """A frozen config as plain JSON values; `config_from_dict` is its inverse."""
-    return {item.name: _plain(getattr(config, item.name)) for item in dataclasses.fields(config)}
+def config_to_dict(config: Any, *, complete: bool = False) -> dict[str, Any]:
+    """A frozen config as plain JSON values; `config_from_dict` is its inverse.
+
+    Fields that the format has gained (`ADDED_LATER`) are left out at their default, unless `complete`.
+    """
+    return {
+        item.name: _plain(getattr(config, item.name), complete)
+        for item in dataclasses.fields(config)
+        if complete
+        or item.metadata.get("written_at_default", True)
+        or getattr(config, item.name) != item.default
+    }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, complete: bool) -> Any:
     if dataclasses.is_dataclass(value):
-        return config_to_dict(value)
+        return config_to_dict(value, complete=complete)
     return list(value) if isinstance(value, tuple) else value
 
 

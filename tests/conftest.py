@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from model.config import (
 )
 from model.patronus import Patronus
 from model.prior import Prior
+from model.transforms import to_x_0
 from training.config import TrainConfig
 from training.data import FASHION_MNIST_CLASSES, Dataset
 from training.evaluate import EVALUATION, weights_digest
 from training.export import export_bundle
+from training.initialisation import initialise_prototypes
 from training.prior import save_prior
 
 KeepEvaluation = Callable[..., None]
@@ -141,6 +144,59 @@ def tiny_prior_bundle(
         run=run,
         out=out,
         name="tiny with prior",
+        emergence_samples=8,
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def three_scales_config(tiny_config: ModelConfig) -> ModelConfig:
+    """Two local, two wide (19 pixels) and two global prototypes of 24x24 images."""
+    encoder = replace(tiny_config.encoder, num_prototypes=6, num_wide_prototypes=2, num_global_prototypes=2)
+    return replace(tiny_config, image=ImageConfig(1, 24, 24), encoder=encoder)
+
+
+@pytest.fixture(scope="session")
+def three_scales_dataset(tiny_dataset: Dataset) -> Dataset:
+    """The same images, each pixel three wide and high."""
+    pixels = tiny_dataset.pixels.repeat(3, axis=2).repeat(3, axis=3)
+    return Dataset(pixels, tiny_dataset.labels, tiny_dataset.class_names)
+
+
+@pytest.fixture(scope="session")
+def three_scales_patronus(three_scales_config: ModelConfig, three_scales_dataset: Dataset) -> Patronus:
+    """An untrained model with random weights, whose prototypes lie at patches of the data."""
+    torch.manual_seed(0)
+    patronus = Patronus(three_scales_config).eval()
+    x_0 = torch.from_numpy(to_x_0(three_scales_dataset.pixels))
+    initialise_prototypes(patronus, x_0, "patches", seed=0)
+    return patronus
+
+
+@pytest.fixture(scope="session")
+def three_scales_bundle(
+    three_scales_patronus: Patronus,
+    three_scales_dataset: Dataset,
+    keep_evaluation: KeepEvaluation,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle of it with a latent prior of random weights; copy it before changing anything."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    config = PriorConfig(num_prototypes=6, width=16, num_layers=1, sampling_steps=8)
+    prior = Prior(config)
+    torch.nn.init.normal_(prior.last.weight, std=0.1)
+    save_prior(prior, run, three_scales_patronus.encoder)
+    keep_evaluation(run, three_scales_patronus, prior)
+    out = tmp_path_factory.mktemp("bundles") / "three-scales"
+    export_bundle(
+        three_scales_patronus,
+        TrainConfig(model=three_scales_patronus.config),
+        three_scales_dataset,
+        three_scales_dataset,
+        run=run,
+        out=out,
+        name="three scales",
         emergence_samples=8,
     )
     return out

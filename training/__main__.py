@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     config = _resolved(options)
     if options.dry_run:
-        print(json.dumps(config_to_dict(config), indent=2))
+        print(json.dumps(config_to_dict(config, complete=True), indent=2))
         return
     if options.out is None:
         raise ConfigError("--out is needed: it names the run directory")
@@ -100,7 +100,8 @@ def _sweep(options: argparse.Namespace) -> None:
     axes = [Axis.parse(text) for text in options.vary]
     configs = {run_name(point): configure(base, point) for point in points(axes)}
     if options.dry_run:
-        print(json.dumps({name: config_to_dict(config) for name, config in configs.items()}, indent=2))
+        resolved = {name: config_to_dict(config, complete=True) for name, config in configs.items()}
+        print(json.dumps(resolved, indent=2))
         return
     accelerator = make_accelerator(options.device)
     if accelerator.num_processes > 1:

@@ -138,7 +138,7 @@ def with_overrides(config: TrainConfig, overrides: dict[str, Any]) -> TrainConfi
     A string that is JSON ("0.5", "[32, 64]", "true") counts as what it says. Raises ConfigError for a
     name or a value that no configuration has.
     """
-    values = config_to_dict(config)
+    values = config_to_dict(config, complete=True)
     for name, value in overrides.items():
         *parents, leaf = name.split(".")
         branch: Any = values

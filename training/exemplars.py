@@ -8,6 +8,7 @@ import torch
 from model.bundle import Patches, Pictures
 from model.config import ModelConfig
 from model.patronus import Patronus
+from model.prototype_boxes import PrototypeBoxes
 from model.transforms import Pixels, crop, to_x_0
 from training.data import Dataset
 
@@ -56,17 +57,13 @@ def nearest_patches(
     """The patches of `count` images nearest to each prototype, by s (N, m) and best grid cells (N, m)."""
     nearest = np.argsort(-activations, axis=0, kind="stable")[:count].T  # (m, k)
     prototypes = np.arange(config.num_prototypes)[:, None]
-    height, width = config.image.height, config.image.width
-    boxes = [
-        [config.receptive_field.box(cell, height, width) for cell in row]
-        for row in cells[nearest, prototypes].tolist()
-    ]
+    boxes = PrototypeBoxes(config).at(prototypes, cells[nearest, prototypes])  # (m, k, 4)
     return Patches(
         pixels=tuple(
             tuple(crop(pixels[image], box) for image, box in zip(images, row, strict=True))
             for images, row in zip(nearest.tolist(), boxes, strict=True)
         ),
-        boxes=np.array(boxes, dtype=np.int64),
+        boxes=boxes,
         similarities=activations[nearest, prototypes].astype(np.float32),
         image_indices=nearest.astype(np.int64),
     )

@@ -13,11 +13,11 @@ PUBLISHED_WEIGHT_STD = 0.1
 
 @torch.no_grad()
 def initialise_encoder(patronus: Patronus, how: EncoderInit) -> None:
-    """Draw the encoder's convolutions: "kaiming" leaves them as built, "normal" is N(0, 0.1²) with bias 0."""
+    """Draw the encoder's layers: "kaiming" leaves them as built, "normal" is N(0, 0.1²) with bias 0."""
     if how == "kaiming":
         return
-    for module in patronus.encoder.features:
-        if isinstance(module, nn.Conv2d):
+    for module in patronus.encoder.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
             module.weight.normal_(0.0, PUBLISHED_WEIGHT_STD)
 
 
@@ -25,7 +25,7 @@ def initialise_encoder(patronus: Patronus, how: EncoderInit) -> None:
 def initialise_prototypes(patronus: Patronus, x_0: Tensor, how: PrototypeInit, *, seed: int) -> None:
     """Set the prototypes (m, D).
 
-    "patches": patch features of x_0 (B, C, H, W) that lie far from one another (`_distant_patches`);
+    "patches": patch features of x_0 (B, C, H, W) that lie far from one another (`_distant`);
     "uniform": in [0, 1) (Chen et al. 2019, ProtoPNet); "normal": standard normal.
     """
     prototypes = patronus.encoder.prototypes
@@ -40,16 +40,25 @@ def initialise_prototypes(patronus: Patronus, x_0: Tensor, how: PrototypeInit, *
 
 
 def _distant_patches(patronus: Patronus, x_0: Tensor, generator: torch.Generator) -> Tensor:
-    """Features of m patches: the first drawn at random, each further one with probability proportional to
-    its squared distance from those before (k-means++, Arthur and Vassilvitskii 2007)."""
-    features = patronus.encoder.features(x_0)  # (B, D, h, w)
-    candidates = features.permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, D)
+    """Features (m, D) of patches of x_0: for the prototypes of each scale, patches of that scale."""
+    encoder = patronus.encoder
+    by_scale = encoder.features_by_scale(encoder.features(x_0))  # (B, D, h, w) each
+    chosen = []
+    for scale, count in encoder.config.num_prototypes_by_scale.items():
+        candidates = by_scale[scale].permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, D)
+        chosen.append(_distant(candidates, count, generator))
+    return torch.cat(chosen)
+
+
+def _distant(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of candidates (N, D): the first drawn at random, each further one with probability proportional
+    to its squared distance from those before (k-means++, Arthur and Vassilvitskii 2007)."""
     if len(candidates) > LARGEST_CHOICE:
         chance = torch.randperm(len(candidates), generator=generator)[:LARGEST_CHOICE]
         candidates = candidates[chance.to(candidates.device)]
     chosen = [int(torch.randint(len(candidates), (1,), generator=generator))]
     nearest = torch.full((len(candidates),), torch.inf)
-    while len(chosen) < patronus.config.num_prototypes:
+    while len(chosen) < count:
         to_last = (candidates - candidates[chosen[-1]]).square().sum(dim=1).cpu()
         nearest = torch.minimum(nearest, to_last)
         weights = nearest if bool((nearest > 0).any()) else torch.ones_like(nearest)

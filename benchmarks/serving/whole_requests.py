@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.serving.stand_in import StandInRunner
 from model.bundle import Bundle
+from model.prototype_boxes import PrototypeBoxes
 from model.samplers import SamplerTable, ddim
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels, from_x_0, to_x_0
@@ -131,12 +132,11 @@ class WholeRequests:
         return known
 
     def _encoded(self, pixels: Pixels, activations: Float32, maps: Float32) -> Answer:
-        image = self._bundle.config.image
-        field = self._bundle.config.receptive_field
+        boxes = PrototypeBoxes(self._bundle.config)
         similarities = _numbers(activations)
         cells = maps.reshape(len(maps), -1).argmax(axis=1)
         patches = [
-            {"prototype": j, "similarity": s, "box": field.box(int(cell), image.height, image.width)}
+            {"prototype": j, "similarity": s, "box": boxes.box(j, int(cell))}
             for j, (s, cell) in enumerate(zip(similarities, cells, strict=True))
         ]
         encoded = {

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from model.attributes import Attributes
 from model.bundle import Bundle
 from model.couplings import LEAST_SAMPLES, Effects, measure_effects
+from model.prototype_boxes import PrototypeBoxes
 from model.receptive_field import Box
 from model.statistics import ActivationStatistics
 from model.transforms import Pixels
@@ -232,14 +233,11 @@ class _Album:
 
 def _places(bundle: Bundle, pairs: Sequence[Pair]) -> Int64:
     """(J, n, m, 4): the box of each prototype in each sample, in the picture in which it is more active."""
-    (rows, columns), image = bundle.config.grid_shape, bundle.config.image
-    field = bundle.config.receptive_field
-    boxes = np.array([field.box(cell, image.height, image.width) for cell in range(rows * columns)])
     cells = [
         np.where(pair.after.activations > pair.before.activations, pair.after.cells, pair.before.cells)
         for pair in pairs
     ]
-    return np.asarray(boxes[np.stack(cells)])
+    return PrototypeBoxes(bundle.config).at(np.arange(bundle.config.num_prototypes), np.stack(cells))
 
 
 def _overlap(places: Int64, j: int) -> Float64:

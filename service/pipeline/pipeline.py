@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
-from model.config import ModelConfig, PriorConfig
+from model.config import PriorConfig
+from model.prototype_boxes import PrototypeBoxes
 from model.receptive_field import Box
 from model.samplers import (
     NO_CLIP,
@@ -143,7 +144,7 @@ class Pipeline:
         self._engine = engine
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._images = KnownImages(bundle, engine, cache, core)
-        self._boxes = _boxes(bundle.config)
+        self._boxes = PrototypeBoxes(bundle.config)
         self._sampler_table = lru_cache(maxsize=MAX_TABLES)(partial(_sampler_table, self._schedule))
 
     async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
@@ -285,7 +286,7 @@ class Pipeline:
         )
         results = await self.encode(list(pixels))
         best = int(np.argmax([known.activations[j] for known in results]))
-        box = self.best_box(results[best].similarity_maps[j])
+        box = self.best_box(j, results[best].similarity_maps[j])
         return Visualization(
             prototype=j,
             target=target,
@@ -351,14 +352,14 @@ class Pipeline:
         chosen = generator(seed, Stream.SOURCES).permutation(len(references))[:count]
         return [references[i] for i in chosen]
 
-    def best_box(self, similarity_map: Float32) -> Box:
-        """The pixel box of the best-matching cell of one map (h, w)."""
-        return self._boxes[int(similarity_map.argmax())]
+    def best_box(self, prototype: int, similarity_map: Float32) -> Box:
+        """The pixel box of the best-matching cell of one prototype's map (h, w)."""
+        return self._boxes.box(prototype, int(similarity_map.argmax()))
 
     def best_boxes(self, similarity_maps: Float32) -> list[Box]:
-        """The same for each of several maps (m, h, w)."""
+        """The same for the maps of all prototypes (m, h, w)."""
         cells = similarity_maps.reshape(len(similarity_maps), -1).argmax(axis=1)
-        return [self._boxes[cell] for cell in cells.tolist()]
+        return [(x0, y0, x1, y1) for x0, y0, x1, y1 in self._boxes.at(np.arange(len(cells)), cells).tolist()]
 
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
@@ -483,13 +484,6 @@ def _sampler_table(
     schedule: NoiseSchedule, sampler: Sampler, steps: int, eta: float, clip: float
 ) -> SamplerTable:
     return sampler_table(sampler, schedule, steps, eta=eta, clip=clip)
-
-
-def _boxes(config: ModelConfig) -> tuple[Box, ...]:
-    """The pixel box of every cell of the encoder's grid, row by row."""
-    field, image = config.receptive_field, config.image
-    height, width = config.grid_shape
-    return tuple(field.box(cell, image.height, image.width) for cell in range(height * width))
 
 
 def _listener(

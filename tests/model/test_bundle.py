@@ -28,6 +28,7 @@ from model.bundle import (
     graph_signature,
     write_manifest,
 )
+from model.config import config_to_dict
 from model.patronus import Patronus
 from model.statistics import ActivationStatistics
 from model.transforms import crop
@@ -51,6 +52,16 @@ def accept(bundle: Path, file: str) -> None:
     """Make the manifest agree with a changed file, so that what is inside is looked at."""
     sha256 = hashlib.sha256((bundle / file).read_bytes()).hexdigest()
     rewrite(bundle, lambda manifest: manifest["files"][file].update(sha256=sha256))
+
+
+def test_a_manifest_of_before_there_were_other_scales_says_today_what_it_said() -> None:
+    shipped = Path(__file__).parents[2] / "bundles" / "fashion-mnist"
+    written = json.loads((shipped / MANIFEST).read_text())["config"]
+    config = Bundle.load(shipped).config
+    assert "num_wide_prototypes" not in written["encoder"]
+    assert config.encoder.num_prototypes_by_scale == {"local": config.num_prototypes}
+    assert config_to_dict(config) == written
+    assert list(config_to_dict(config)["encoder"]) == list(written["encoder"])
 
 
 def test_a_bundle_holds_what_training_put_in(

@@ -27,6 +27,15 @@ def test_a_config_survives_json(config: ModelConfig) -> None:
     assert config_from_dict(ModelConfig, values) == config
 
 
+def test_fields_that_the_format_has_gained_are_written_only_where_they_say_something() -> None:
+    encoder = EncoderConfig(num_wide_prototypes=2)
+    written = config_to_dict(EncoderConfig())
+    assert {"num_wide_prototypes", "num_global_prototypes"}.isdisjoint(written)
+    assert config_to_dict(encoder) == {**written, "num_wide_prototypes": 2}
+    assert config_from_dict(EncoderConfig, config_to_dict(encoder)) == encoder
+    assert config_to_dict(ModelConfig(), complete=True)["encoder"]["num_wide_prototypes"] == 0
+
+
 def test_fields_left_out_take_their_defaults() -> None:
     assert config_from_dict(ModelConfig, {"prediction": "v"}) == ModelConfig(prediction="v")
 
@@ -74,6 +83,11 @@ def test_a_missing_field_without_default_is_refused_by_name() -> None:
         (lambda: ImageConfig(channels=2), "channels must be 1 or 3, not 2"),
         (lambda: ImageConfig(height=4), "height must be 8 to 1024 pixels, not 4"),
         (lambda: EncoderConfig(num_prototypes=0), "num_prototypes must be >= 1, not 0"),
+        (lambda: EncoderConfig(num_global_prototypes=-1), "num_global_prototypes must be >= 0, not -1"),
+        (
+            lambda: EncoderConfig(num_prototypes=5, num_wide_prototypes=2, num_global_prototypes=3),
+            "2 wide and 3 global prototypes leave no local one of 5",
+        ),
         (lambda: EncoderConfig(channels=()), "at least one layer"),
         (lambda: EncoderConfig(strides=(2, 1)), "strides has 2 entries for 4 layers"),
         (lambda: DenoiserConfig(base_channels=2), "base_channels must be >= 4, not 2"),

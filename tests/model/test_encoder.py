@@ -64,3 +64,34 @@ def test_distances_stay_in_float32_under_autocast() -> None:
         found = module.distances(features)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, module.distances(features))
+
+
+def test_maps_of_wide_and_global_prototypes_have_the_grid_of_the_local_ones() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(num_prototypes=6, num_wide_prototypes=2, num_global_prototypes=1)
+    module = PrototypeEncoder(config, 1)
+    activations, maps = module(torch.rand(2, 1, 32, 32) * 2 - 1)
+    assert module.prototypes.shape == (6, WIDTH)
+    assert activations.shape == (2, 6)
+    assert maps.shape == (2, 6, 10, 10)
+    torch.testing.assert_close(activations, maps.amax(dim=(2, 3)))
+    assert torch.equal(maps[:, 3:5, 0::2, 0::2], maps[:, 3:5, 1::2, 1::2])  # a wide cell spans 2x2 cells
+    assert not torch.equal(maps[:, 3:5, 0, 0], maps[:, 3:5, 2, 2])
+    assert torch.equal(maps[:, 5], maps[:, 5, :1, :1].expand(-1, 10, 10))
+
+
+def test_the_smallest_distance_is_that_to_the_nearest_patch_of_the_prototypes_own_scale() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(num_prototypes=4, num_wide_prototypes=1, num_global_prototypes=1)
+    module = PrototypeEncoder(config, 1)
+    features = module.features(torch.rand(3, 1, 29, 36) * 2 - 1)  # an odd grid and an even one
+    by_scale = module.features_by_scale(features)
+    found = module.distances(features).amin(dim=(2, 3))
+    for j, grid in ((2, by_scale["wide"]), (3, by_scale["global"])):
+        patches = grid.flatten(2)  # (B, D, patches)
+        expected = (patches - module.prototypes[j][:, None]).square().mean(dim=1).amin(dim=1)
+        torch.testing.assert_close(found[:, j], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_encoder_of_local_prototypes_has_no_further_weights() -> None:
+    assert {name.partition(".")[0] for name in encoder().state_dict()} == {"features", "prototypes"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -62,3 +64,12 @@ def test_the_network_for_cartoon_faces_leaves_room_in_a_bundle_of_16_mib() -> No
     pictures = (model.num_prototypes + 32) * 3 * 64 * 64  # of every prototype, and 32 references
     prior = sum(parameter.nbytes for parameter in Prior(PriorConfig(model.num_prototypes)).parameters())
     assert 2 * weights + pictures + prior < 16 * 2**20  # weights lie in it as ONNX and as safetensors
+
+
+def test_cartoon_faces_with_other_scales_have_as_many_prototypes_and_the_same_denoiser() -> None:
+    local, whole = PRESETS["small-cartoon-faces"], PRESETS["small-cartoon-faces-global"]
+    assert whole.model.encoder.num_prototypes_by_scale == {"local": 30, "wide": 10, "global": 8}
+    assert dataclasses.replace(whole, model=local.model) == local
+    assert whole.model.denoiser == local.model.denoiser
+    assert whole.model.num_prototypes == local.model.num_prototypes
+    assert whole.model.encoder.receptive_field("wide").size == 43

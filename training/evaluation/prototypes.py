@@ -11,6 +11,7 @@ import torch
 
 from model.config import ModelConfig
 from model.encoder import SIMILARITY_EPSILON
+from model.prototype_boxes import PrototypeBoxes
 from training.losses import activation_correlation
 
 Float32 = npt.NDArray[np.float32]
@@ -32,10 +33,10 @@ def prototype_figures(
     largest = correlation.amax(dim=1).numpy()  # (m,)
     best = train_activations.argmax(axis=0)  # (m,)
     m = np.arange(config.num_prototypes)
-    height, width = config.image.height, config.image.width
+    boxes = PrototypeBoxes(config)
     patches = [
-        (int(image), config.receptive_field.box(int(cell), height, width))
-        for image, cell in zip(best, train_cells[best, m], strict=True)
+        (int(image), boxes.scales[j], boxes.box(j, int(cell)))
+        for j, (image, cell) in enumerate(zip(best, train_cells[best, m], strict=True))
     ]
     times_chosen = Counter(patches)
     shares_patch = np.array([times_chosen[patch] > 1 for patch in patches])
