@@ -49,7 +49,8 @@ from training.presets import PRESETS
 from training.trainer import CHECKPOINT, Trainer, conditioning_losses
 
 RESULT = Path(__file__).parent / "results" / "global_attributes.md"
-BASE = PRESETS["small-cartoon-faces"]
+BASE = replace(PRESETS["small-cartoon-faces"], ema_decay=0.99)
+"""A thousandth of so short a run would be its beginning."""
 NUM_PROBE_IMAGES = 10_000
 """Training images that probes are fitted to."""
 NUM_GAP_IMAGES = 512
