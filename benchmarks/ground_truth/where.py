@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from model.pixel_map import pixel_maps
 from scipy.ndimage import binary_dilation
 
 from benchmarks.ground_truth.subject import Subject
+from model.config import ModelConfig
+from model.pixel_map import cell_centre, pixel_maps
 from training.data.cartoon_faces.attributes import LABELS, Value
 from training.data.cartoon_faces.drawing import masks, render
 from training.data.cartoon_faces.faces import Faces, sample_faces
@@ -74,7 +75,7 @@ def _place(subject: Subject, label: Value, faces: Faces) -> Place:
     half = len(faces) // 2
     lowest, highest = own[:half].min(), own[:half].max()
     cuts = lowest + LEVELS * (highest - lowest)
-    cut = cuts[np.argmax([_iou(own[:half] >= cut, strokes[:half]).mean() for cut in cuts])]
+    cut = cuts[np.argmax([iou(own[:half] >= cut, strokes[:half]).mean() for cut in cuts])]
     near = np.stack([binary_dilation(stroke, iterations=TOLERANCE) for stroke in strokes])
     rest = slice(half, None)
     return Place(
@@ -82,11 +83,11 @@ def _place(subject: Subject, label: Value, faces: Faces) -> Place:
         prototype=j,
         auroc=float(attributes.auroc[j, k]),
         faces=len(faces) - half,
-        strict=_hits(subject, maps[rest, j], strokes[rest]),
-        hit=_hits(subject, maps[rest, j], near[rest]),
+        strict=hits(maps[rest, j], strokes[rest], subject.bundle.config),
+        hit=hits(maps[rest, j], near[rest], subject.bundle.config),
         probe_hit=float(np.mean(_at_peak(probe[rest], near[rest]))),
         chance=float(near[rest].mean()),
-        iou=float(_iou(own[rest] >= cut, strokes[rest]).mean()),
+        iou=float(iou(own[rest] >= cut, strokes[rest]).mean()),
     )
 
 
@@ -94,15 +95,11 @@ def _pixel_maps(subject: Subject, maps: Float32) -> Float32:
     return pixel_maps(maps.astype(np.float32), subject.bundle.config)
 
 
-def _hits(subject: Subject, maps: Float32, targets: Bools) -> float:
+def hits(maps: Float32, targets: Bools, config: ModelConfig) -> float:
     """Share of maps (n, h, w) whose strongest cell is centred on its target (n, H, W)."""
-    cells = maps.reshape(len(maps), -1).argmax(axis=1)
-    rows, columns = np.divmod(cells, maps.shape[2])
-    field = subject.bundle.config.receptive_field
-    y, x = (
-        np.clip(field.offset + index * field.jump + field.size // 2, 0, side - 1)
-        for index, side in ((rows, targets.shape[1]), (columns, targets.shape[2]))
-    )
+    cells = maps.reshape(len(maps), -1).argmax(axis=1).tolist()
+    centres = np.array([cell_centre(cell, config) for cell in cells])  # (n, 2) of x, y
+    x, y = np.rint(centres).astype(np.int64).T
     return float(targets[np.arange(len(maps)), y, x].mean())
 
 
@@ -111,8 +108,8 @@ def _at_peak(maps: Float32, targets: Bools) -> Bools:
     return np.asarray(targets.reshape(len(maps), -1)[np.arange(len(maps)), peaks])
 
 
-def _iou(found: Bools, true: Bools) -> npt.NDArray[np.float64]:
-    """(n,) of masks (n, H, W)."""
+def iou(found: Bools, true: Bools) -> npt.NDArray[np.float64]:
+    """(n,) intersection over union of masks (n, H, W), 0 where both are empty."""
     union = (found | true).sum(axis=(1, 2))
     return np.asarray((found & true).sum(axis=(1, 2)) / np.maximum(union, 1))
 

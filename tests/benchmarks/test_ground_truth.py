@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.ground_truth import shortcuts, stability, when
+from benchmarks.ground_truth import shortcuts, stability, when, where
 from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, others_of
 from benchmarks.ground_truth.shortcuts import Pair, detection
+from model.config import paper_config
 from model.emergence import NEVER
+from model.pixel_map import cell_centre
 from training.data.cartoon_faces import couplings
 from training.data.cartoon_faces.attributes import value_named
 from training.presets import PRESETS
@@ -21,6 +23,24 @@ def test_values_of_one_attribute_are_not_leakage_of_each_other() -> None:
     assert {"smile", "long_hair"} <= set(others)
     assert not {"fair_hair", "black_hair", "brown_hair", "red_hair"} & set(others)
     assert len(NAMES) == len(ATTRIBUTES) == 25
+
+
+def test_a_hit_is_a_strongest_cell_whose_centre_is_on_the_target() -> None:
+    config = paper_config(size=32)
+    maps = np.zeros((2, *config.grid_shape), np.float32)
+    maps[:, 2, 7] = 1.0
+    x, y = (round(centre) for centre in cell_centre(2 * config.grid_shape[1] + 7, config))
+    targets = np.zeros((2, 32, 32), bool)
+    targets[0, y, x] = True
+    targets[1] = True
+    targets[1, y, x] = False
+    assert where.hits(maps, targets, config) == 0.5
+
+
+def test_intersection_over_union_counts_pixels() -> None:
+    found, true = np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), bool)
+    found[0, 0, :3], true[0, 0, 1:] = True, True
+    np.testing.assert_allclose(where.iou(found, true), [2 / 4, 0.0])
 
 
 def test_shuffled_prototypes_are_recovered_whatever_their_order_and_sign() -> None:
