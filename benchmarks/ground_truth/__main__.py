@@ -3,10 +3,11 @@
     python -m benchmarks.ground_truth where      [--bundle DIRECTORY] [--faces 100]
     python -m benchmarks.ground_truth edits      [--bundle DIRECTORY] [--faces 32] [--steps 20] [--rounds 4]
     python -m benchmarks.ground_truth when       [--bundle DIRECTORY] [--images 128] [--data DIRECTORY]
-    python -m benchmarks.ground_truth stability  [--bundle DIRECTORY] [--other DIRECTORY] [--data DIRECTORY]
+    python -m benchmarks.ground_truth stability  [--bundle DIRECTORY] [--data DIRECTORY]
+    python -m benchmarks.ground_truth seeds      [--images 48000]
     python -m benchmarks.ground_truth shortcuts  [--images 48000] [--models 0 1 2 3]
 
-`when` and the noise rows of `stability` need no truth and take any bundle; the data set is the one that it
+`when` and `stability` (against noise) need no truth and take any bundle; the data set is the one that it
 was trained on, and --data its directory. Each prints its table, and keeps it as
 benchmarks/results/ground_truth/<table>.md (with the bundle's name where that is not cartoon-faces).
 """
@@ -19,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ground_truth import edits, shortcuts, stability, when, where
+from benchmarks.ground_truth import edits, seeds, shortcuts, stability, when, where
 from benchmarks.ground_truth.judge import load_judge
+from benchmarks.ground_truth.small_models import SIZE, small_config
 from benchmarks.ground_truth.subject import Subject
 from benchmarks.machine import describe
 from training.data import Dataset, load_dataset
@@ -42,6 +44,7 @@ def main() -> int:
         "edits": _edits,
         "when": _when,
         "stability": _stability,
+        "seeds": _seeds,
         "shortcuts": _shortcuts,
     }[options.table](options)
     command = f"python -m benchmarks.ground_truth {options.table}" + _arguments(options)
@@ -70,20 +73,15 @@ def _edits(options: argparse.Namespace) -> tuple[str, list[str]]:
 def _when(options: argparse.Namespace) -> tuple[str, list[str]]:
     subject = Subject(options.bundle)
     s, _ = subject.encode(_test_split(subject, options.data).pixels[: options.images])
-    return f"When: {_named(subject)}", when.table_of(when.measure(subject, s))
+    patronus = load_bundle_weights(subject.bundle)
+    order = when.measure(patronus, subject.attributes, subject.statistics, s)
+    return f"When: {_named(subject)}", when.table_of(order)
 
 
 def _stability(options: argparse.Namespace) -> tuple[str, list[str]]:
     subject = Subject(options.bundle)
     test = _test_split(subject, options.data)
     s, _ = subject.encode(test.pixels)
-    lines = []
-    if options.other is not None:
-        other = Subject(options.other)
-        s_other, _ = other.encode(test.pixels)
-        shared = stability.predictability(s, s_other), stability.predictability(s_other, s)
-        names = (_named(subject), _named(other))
-        lines += [*stability.matching_lines(stability.match(s, s_other), names, shared), ""]
     patronus = load_bundle_weights(subject.bundle)
     plain = s[:NUM_NOISY]
     changes = []
@@ -93,11 +91,16 @@ def _stability(options: argparse.Namespace) -> tuple[str, list[str]]:
         m = plain.shape[1]
         correlation = np.corrcoef(plain, moved, rowvar=False)[:m, m:].diagonal().mean()
         changes.append((level, change, float(correlation)))
-    return f"Stability: {_named(subject)}", lines + stability.noise_lines(changes)
+    return f"Stability: {_named(subject)}", stability.noise_lines(changes)
+
+
+def _seeds(options: argparse.Namespace) -> tuple[str, list[str]]:
+    runs = [seeds.measure(small_config("cartoon-faces", num_images=options.images, seed=i)) for i in (0, 1)]
+    return "Two training runs of 32x32 cartoon faces, seeds 0 and 1", seeds.table_of(*runs)
 
 
 def _shortcuts(options: argparse.Namespace) -> tuple[str, list[str]]:
-    judge = load_judge(shortcuts.SIZE)
+    judge = load_judge(SIZE)
     pairs = shortcuts.measure(judge, num_images=options.images, models=options.models)
     return "Shortcuts: four models of 32x32 cartoon faces", shortcuts.table_of(pairs)
 
@@ -117,8 +120,8 @@ def _arguments(options: argparse.Namespace) -> str:
     for name, value in vars(options).items():
         if name == "table" or value is None:
             continue
-        if name in ("data", "other"):
-            parts.append(f"--{name} DIRECTORY")
+        if name == "data":
+            parts.append("--data DIRECTORY")
         elif name == "bundle":
             parts.append(f"--bundle bundles/{value.name}")
         else:
@@ -135,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "edits": {"faces": 32, "steps": 20, "rounds": 4},
         "when": {"images": 128},
         "stability": {},
+        "seeds": {"images": 48_000},
         "shortcuts": {"images": 48_000},
     }.items():
         table = tables.add_parser(name)
@@ -143,8 +147,6 @@ def _parser() -> argparse.ArgumentParser:
             table.add_argument(f"--{setting}", type=int, default=default)
         if name in ("when", "stability"):
             table.add_argument("--data", type=Path, help="the data set's directory, where it has one")
-        if name == "stability":
-            table.add_argument("--other", type=Path, help="a bundle of another training run")
         if name == "shortcuts":
             table.add_argument("--models", type=int, nargs="+", default=[0, 1, 2, 3])
     return parser

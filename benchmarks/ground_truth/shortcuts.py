@@ -8,37 +8,30 @@ from its 0.01 to its 0.99 quantile in generated pictures, all else the same, as 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.ground_truth.judge import NAMES, Judge
-from model.config import EncoderConfig, ImageConfig, ModelConfig
+from benchmarks.ground_truth.small_models import small_config, train_small
 from model.patronus import Patronus
 from model.samplers import ddim
 from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
 from model.transforms import from_x_0
-from training.config import TrainConfig
-from training.data import Dataset, load_dataset
+from training.data import Dataset
 from training.exemplars import encode_all
-from training.presets import PRESETS
 from training.sampling import run_table
-from training.trainer import Trainer, load_averaged_model
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 SEED = 2_000_101
-SIZE = 32
 STEPS = 10
 NUM_SAMPLES = 64
 PAIRS = (
@@ -77,42 +70,6 @@ SCORES = {
     "a probe of the conclusion on s": "by_probe",
     "an independent judge of the pictures": "conclusion_change",
 }
-
-
-def small_config(dataset: str, *, num_images: int, seed: int = 0) -> TrainConfig:
-    """The recipe of the shipped model for 32x32 pixels: patches of 11, one level less."""
-    preset = PRESETS["small-cartoon-faces"]
-    model = ModelConfig(
-        image=ImageConfig(3, SIZE, SIZE),
-        encoder=EncoderConfig(
-            num_prototypes=48, kernel_sizes=(3, 3, 3), channels=(32, 64, 128), strides=(2, 1, 1),
-            paddings=(1, 0, 0),
-        ),
-        denoiser=replace(
-            preset.model.denoiser, channel_multipliers=(1, 2, 2), attention_levels=(False,) * 3
-        ),
-        prediction="v",
-    )  # fmt: skip
-    return replace(
-        preset,
-        model=model,
-        dataset=dataset,
-        num_images=num_images,
-        seed=seed,
-        ema_decay=0.99,  # a thousandth of so short a run would be its beginning
-        precision="bf16",
-        sample_every=10**9,
-    )
-
-
-def train_small(config: TrainConfig) -> tuple[Patronus, Dataset]:
-    """The averaged model of a run that leaves nothing behind, and its test split."""
-    image = config.model.image
-    with tempfile.TemporaryDirectory() as directory:
-        train = load_dataset(config.dataset, None, "train", image)
-        Trainer(config, train, Path(directory), Accelerator(cpu=True)).run()
-        patronus, _ = load_averaged_model(Path(directory))
-    return patronus, load_dataset(config.dataset, None, "test", image)
 
 
 def measure(judge: Judge, *, num_images: int, models: Sequence[int]) -> list[Pair]:

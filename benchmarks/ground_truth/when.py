@@ -14,14 +14,15 @@ import numpy.typing as npt
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.ground_truth.subject import Subject
+from model.attributes import Attributes
 from model.emergence import Emergence, emergence_timesteps
+from model.patronus import Patronus
 from model.samplers import ddim
 from model.schedule import NoiseSchedule
+from model.statistics import ActivationStatistics
 from training.data.cartoon_faces.attributes import LABELS, Value
 from training.data.cartoon_faces.drawing import SIZE, changed_pixels
 from training.data.cartoon_faces.faces import sample_faces
-from training.remeasure import load_bundle_weights
 from training.sampling import run_table
 
 Float32 = npt.NDArray[np.float32]
@@ -42,13 +43,13 @@ class Order:
     labels: Int64
 
 
-def measure(subject: Subject, s: Float32) -> Order:
+def measure(
+    patronus: Patronus, attributes: Attributes, statistics: ActivationStatistics, s: Float32
+) -> Order:
     """Of images generated under s (n, m) from random x_T, as the service does it."""
-    bundle, statistics = subject.bundle, subject.statistics
-    patronus = load_bundle_weights(bundle)
-    table = ddim(NoiseSchedule.from_config(bundle.config.schedule), STEPS, clip=1.0)
+    table = ddim(NoiseSchedule.from_config(patronus.config.schedule), STEPS, clip=1.0)
     generator = torch.Generator().manual_seed(SEED)
-    x_T = torch.randn((len(s), *bundle.config.image.shape), generator=generator)
+    x_T = torch.randn((len(s), *patronus.config.image.shape), generator=generator)
     curves = []
     for start in range(0, len(s), BATCH_SIZE):
         part = slice(start, start + BATCH_SIZE)
@@ -61,9 +62,9 @@ def measure(subject: Subject, s: Float32) -> Order:
         curves.append(np.stack(seen, axis=1))  # (B, k, m)
     s_hat = np.concatenate(curves)
     n, k, m = s_hat.shape
-    logits = subject.attributes.probe_logits(s_hat.reshape(n * k, m), statistics).reshape(n, k, -1)
+    logits = attributes.probe_logits(s_hat.reshape(n * k, m), statistics).reshape(n, k, -1)
     return Order(
-        subject.attributes.names,
+        attributes.names,
         emergence_timesteps(s_hat, table.timesteps),
         emergence_timesteps(logits.astype(np.float32), table.timesteps),
     )

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.ground_truth import shortcuts, stability, when, where
 from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, others_of
 from benchmarks.ground_truth.shortcuts import Pair, detection
+from benchmarks.ground_truth.small_models import small_config
 from model.config import paper_config
 from model.emergence import NEVER
 from model.pixel_map import cell_centre
@@ -122,7 +123,7 @@ def test_every_strength_can_be_planted_in_every_pair() -> None:
 
 
 def test_the_small_models_learn_as_the_shipped_one_did() -> None:
-    config = shortcuts.small_config("cartoon-faces", num_images=1000)
+    config = small_config("cartoon-faces", num_images=1000)
     preset = PRESETS["small-cartoon-faces"]
     assert config.loss == preset.loss
     assert replace(config.model, image=preset.model.image).num_prototypes == preset.model.num_prototypes
