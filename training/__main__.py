@@ -234,7 +234,13 @@ def _measuring(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--emergence-samples must be >= 0, not {samples}")
     if options.emergence_plot and not samples:
         raise ConfigError("--emergence-plot needs --emergence-samples above 0")
-    return {"emergence_samples": samples, "device": _device(options.device)}
+    if options.effect_samples < 0 or options.effect_samples == 1:
+        raise ConfigError(f"--effect-samples must be 0 or >= 2, not {options.effect_samples}")
+    return {
+        "emergence_samples": samples,
+        "effect_samples": options.effect_samples,
+        "device": _device(options.device),
+    }
 
 
 def _plot_emergence(options: argparse.Namespace, bundle: Bundle, default: Path | None) -> None:
@@ -284,6 +290,14 @@ def _parser() -> argparse.ArgumentParser:
         default=256,
         metavar="N",
         help="generate N images, 50 steps each, to see when each prototype emerges; 0: do not (default: 256)",
+    )
+    measuring.add_argument(
+        "--effect-samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="generate N images twice for each prototype, 10 steps each, to see what driving it does to the "
+        "others; 0: do not (default: 32)",
     )
     measuring.add_argument("--emergence-plot", type=Path, metavar="PNG", help="draw what was found")
 
@@ -374,8 +388,8 @@ def _parser() -> argparse.ArgumentParser:
         "remeasure",
         parents=[data, measuring],
         help="measure anew what a bundle says of its prototypes",
-        description="Measure statistics, patches, attributes and emergence of a bundle anew. Weights, "
-        "graphs, names and other metrics stay; the bundle gets a new digest.",
+        description="Measure statistics, patches, attributes, emergence and effects of a bundle anew. "
+        "Weights, graphs, names and other metrics stay; the bundle gets a new digest.",
     )
     again.set_defaults(command=_remeasure)
     again.add_argument("bundle", type=Path, help="bundle directory")
