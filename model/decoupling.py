@@ -19,8 +19,6 @@ from model.effects import MeasuredEffects
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-HELD_WEIGHT = 1.0
-"""Of held entries' mean squared change against the squared miss of an edited one: the edit comes first."""
 LEAST_RIDGE = 1e-9
 """What makes the solution unique where a prototype has no effect at all: it is then driven as asked."""
 TOLERANCE = 1e-9
@@ -32,7 +30,7 @@ class Decoupling:
 
     d minimises, in standard deviations `spread` (m,),
 
-        Σ_k w_k ((A d)_k - t_k)² + Σ_j λ_j (d_j - t_j)²,    λ_j = Σ_k w_k v_jk
+        Σ_k ((A d)_k - t_k)² + Σ_j λ_j (d_j - t_j)²,    λ_j = Σ_k v_jk
 
     where t is the asked change (0 for held ones) and v_jk the variance of the effect of j on k over samples.
     The second sum is what the first one would be off by in expectation, for an image whose own effects differ
@@ -53,14 +51,12 @@ class Decoupling:
         at = np.ix_(entries, entries)
         scale = unit[:, None] / unit  # [j, k]
         effects, variances = (self.effects.mean[at] * scale).T, (self.effects.spread[at] * scale) ** 2
-        weights = np.ones(len(entries))
-        weights[len(self.edited) :] = HELD_WEIGHT / max(1, len(self.held))
-        ridge = variances @ weights + LEAST_RIDGE  # (f,)
-        hessian = (effects.T * weights) @ effects + np.diag(ridge)  # (f, f)
+        ridge = variances.sum(axis=1) + LEAST_RIDGE  # (f,)
+        hessian = effects.T @ effects + np.diag(ridge)  # (f, f)
         start = before[..., entries].astype(np.float64).reshape(-1, len(entries))  # (n, f)
         target = (asked[..., entries].reshape(start.shape) - start) / unit
         target[:, len(self.edited) :] = 0.0
-        slope = (target * weights) @ effects + target * ridge
+        slope = target @ effects + target * ridge  # (n, f)
         lowest, highest = np.minimum(-start / unit, 0.0), np.maximum((largest - start) / unit, 0.0)
         change = np.linalg.solve(hessian, slope.T).T
         leaves = ((change < lowest) | (change > highest)).any(axis=1)

@@ -30,10 +30,10 @@ def import_official(
 ) -> Bundle:
     """Write the bundle `out` from `directory`, which holds `ckpt.tar` and `config.pickle`.
 
-    `dataset` is (train, test), to measure statistics, attributes, emergence and effects and to choose pictures
-    on, as `export_bundle` does; without it the bundle has none of these. With it and `prior_steps`, a latent
-    prior is trained for so many steps. Raises OfficialCheckpointError, ExportError, PriorError or BundleError;
-    nothing is left behind then.
+    `dataset` is (train, test), to measure statistics, attributes, emergence and effects and to choose
+    pictures on, as `export_bundle` does; without it the bundle has none of these. With it and `prior_steps`,
+    a latent prior is trained for so many steps. Raises OfficialCheckpointError, ExportError, PriorError or
+    BundleError; nothing is left behind then.
     """
     official = read_official(directory)
     config = official.patronus.config

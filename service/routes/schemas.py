@@ -88,8 +88,8 @@ class EncodeRequest(SourceModel):
 Decouple = Annotated[
     bool,
     Field(
-        description="drive other entries of s against the effects that the edited prototypes have on them, which "
-        "were measured for the bundle, so that less else changes; takes no more network calls"
+        description="drive other entries of s against the effects that the edited prototypes have on them, "
+        "as measured for the bundle, so that less else changes; takes no more network calls"
     ),
 ]
 
