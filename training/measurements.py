@@ -118,7 +118,8 @@ def measure(
     Emergence is measured on `emergence_samples` generated images (0: not at all), whose s is drawn by
     `draw_scores`, or where that is None taken from as many test images, or from all if there are fewer. It
     costs 50 calls of the denoiser an image. Effects are measured on `effect_samples` (0 or at least 2), whose
-    s comes from there too; they cost 20 calls an image and prototype.
+    s comes from there too, and not at all where there is one test image only; they cost 20 calls an image and
+    prototype.
     """
     patronus.to(device)
     log.info("encoding %d training and %d test images", len(train), len(test))
@@ -135,10 +136,8 @@ def measure(
     emergence, effects = None, None
     if emergence_samples:
         emergence = measure_emergence(patronus, drawn(emergence_samples), seed=EMERGENCE_SEED)
-    if effect_samples:
-        effects = measure_effects(
-            patronus, drawn(effect_samples), statistics, steps=EFFECT_STEPS, seed=EFFECT_SEED
-        )
+    if effect_samples and len(s := drawn(effect_samples)) > 1:  # one does not say how effects differ
+        effects = measure_effects(patronus, s, statistics, steps=EFFECT_STEPS, seed=EFFECT_SEED)
     num_timesteps = patronus.config.schedule.num_timesteps
     return Measurements(
         statistics=statistics,
