@@ -1,7 +1,7 @@
 """Is a planted shortcut mitigated? Hair prototypes that drag the smile along, before and after.
 
     python -m benchmarks.mitigation --out DIRECTORY [--size 32] [--images 400000] [--faces 20000]
-        [--tested 100] [--steps 20] [--rounds 4] [--weight 0.1]
+        [--tested 100] [--steps 20] [--rounds 4] [--effect-samples 32] [--weight 0.1]
 
 Trains on cartoon faces of which every fair-haired one smiles, and few others do, `--images` of them, as runs
 in DIRECTORY; a run that is complete is kept, one that broke off goes on. Prototypes that tell fair hair, and
@@ -199,7 +199,8 @@ def train(config: TrainConfig, dataset: Dataset, run: Path, parent: Path | None 
         trainer.run()
 
 
-def bundle_of(run: Path, train_set: Dataset, test_set: Dataset, *, effect_samples: int = 32) -> Bundle:
+def bundle_of(run: Path, train_set: Dataset, test_set: Dataset, *, effect_samples: int) -> Bundle:
+    """The run's bundle, with measured effects."""
     patronus, _ = load_averaged_model(run)
     return write_bundle(
         patronus,
@@ -361,11 +362,12 @@ class Setting:
     tested: int = 100
     steps: int = 20
     rounds: int = 4
+    effect_samples: int = 32
     weight: float = LossConfig().decoupling_weight
 
     @property
     def command(self) -> str:
-        flags = " ".join(f"--{name} {value:g}" for name, value in vars(self).items())
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in vars(self).items())
         return f"python -m benchmarks.mitigation --out DIRECTORY {flags}"
 
 
@@ -395,7 +397,10 @@ def measure(setting: Setting, out: Path) -> str:
     runs = {"as trained": first, "control": out / "control", "decoupled": out / "decoupled"}
     train(fine_tuning(base, [], setting.weight), train_set, runs["control"], first)
     train(fine_tuning(base, pairs, setting.weight), train_set, runs["decoupled"], first)
-    bundles = {name: bundle_of(run, train_set, test_set) for name, run in runs.items()}
+    bundles = {
+        name: bundle_of(run, train_set, test_set, effect_samples=setting.effect_samples)
+        for name, run in runs.items()
+    }
 
     chosen = np.flatnonzero(~faces.has("fair_hair") & ~faces.has("smile"))[: setting.tested]
     images, edits = unbiased.pixels[chosen], hair.edits()
@@ -442,7 +447,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs")
     for item in dataclasses.fields(Setting):
-        parser.add_argument(f"--{item.name}", type=type(item.default), default=item.default)
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
     options = vars(parser.parse_args())
     out = options.pop("out")
     report = measure(Setting(**options), out)

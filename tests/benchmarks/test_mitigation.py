@@ -162,5 +162,6 @@ def test_the_table_says_what_was_measured() -> None:
 def test_the_command_names_every_option() -> None:
     command = Setting(size=16, images=4000, weight=0.25).command
     assert command.endswith(
-        "--size 16 --images 4000 --faces 20000 --tested 100 --steps 20 --rounds 4 --weight 0.25"
+        "--size 16 --images 4000 --faces 20000 --tested 100 --steps 20 --rounds 4 "
+        "--effect-samples 32 --weight 0.25"
     )
