@@ -1,7 +1,7 @@
 """Is a planted shortcut mitigated? Hair prototypes that drag the smile along, before and after.
 
     python -m benchmarks.mitigation --out DIRECTORY [--size 32] [--images 400000] [--faces 20000]
-        [--tested 100] [--steps 20] [--rounds 4] [--effect-samples 32] [--weight 0.1]
+        [--tested 100] [--steps 20] [--rounds 4] [--effect-samples 32] [--weight 0.01]
 
 Trains on cartoon faces of which every fair-haired one smiles, and few others do, `--images` of them, as runs
 in DIRECTORY; a run that is complete is kept, one that broke off goes on. Prototypes that tell fair hair, and

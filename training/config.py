@@ -55,7 +55,7 @@ class LossConfig:
     distinctness_weight: float = 0.0
     distinctness_margin: float = 0.5
     decoupled_pairs: tuple[tuple[int, ...], ...] = ()
-    decoupling_weight: float = 0.1
+    decoupling_weight: float = 0.01
 
     def __post_init__(self) -> None:
         _require_choice(self, distinctness=Distinctness)

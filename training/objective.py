@@ -76,10 +76,10 @@ class Objective(nn.Module):
         distinctness = distinctness_loss(
             patronus.encoder.prototypes, loss.distinctness, loss.distinctness_margin
         )
-        leakage = shortfall = denoising.new_zeros(())
+        decoupling = leakage = shortfall = denoising.new_zeros(())
         if self.decoupling is not None and intervention is not None:
             everyones_s = activations.detach()
-            leakage, shortfall = self.decoupling(
+            decoupling, leakage, shortfall = self.decoupling(
                 patronus,
                 x_0,
                 eps,
@@ -93,7 +93,7 @@ class Objective(nn.Module):
             + loss.nearest_patch_weight * nearest_patch
             + loss.decorrelation_weight * decorrelation
             + loss.distinctness_weight * distinctness
-            + loss.decoupling_weight * (leakage + shortfall)
+            + loss.decoupling_weight * decoupling
         )
         spread = activations.std(dim=0).mean()
         return Losses(

@@ -14,7 +14,14 @@ from model.config import ConfigError, ModelConfig
 from model.patronus import Patronus
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
 from training.data import Dataset
-from training.decoupling import Decoupling, DecouplingLosses, Intervention, draw_intervention
+from training.decoupling import (
+    FOLLOWED,
+    LARGEST_SLOPE,
+    Decoupling,
+    DecouplingLosses,
+    Intervention,
+    draw_intervention,
+)
 from training.devices import make_accelerator
 from training.objective import Objective
 from training.trainer import Trainer
@@ -44,7 +51,7 @@ def test_every_fourth_image_takes_the_activation_of_another_of_them() -> None:
         assert sorted(donors.tolist()) == [0, 4, 8, 12]
         assert not bool((rows == donors).any())
         assert sorted(prototypes.tolist()) == [0, 0, 3, 3]
-        assert 10 <= int(timestep) < 30
+        assert 20 <= int(timestep) < 40
         seen.add((int(timestep), *donors.tolist(), *prototypes.tolist()))
     assert len(seen) > 25
 
@@ -146,7 +153,7 @@ def test_ignoring_the_intervention_is_no_way_out(tiny_config: ModelConfig, s: Te
     leakage, shortfall = values_of(toy(deaf, tiny_config), s, drawn(1))
     rows, donors, prototypes, *_ = drawn(1)
     shown = torch.where(prototypes == 0, 1, 2)
-    expected = (s[rows, shown] - s[donors, shown]).square().mean()
+    expected = (FOLLOWED * (s[rows, shown] - s[donors, shown])).square().mean()
     assert leakage == pytest.approx(0.0, abs=1e-10)
     assert shortfall == pytest.approx(float(expected), rel=1e-4)
 
@@ -156,7 +163,7 @@ def test_gradients_reach_the_denoiser_and_not_the_encoder(tiny_config: ModelConf
     mixing[0, 1] = mixing[1, 0] = 0.5
     patronus = toy(mixing, tiny_config)
     found = losses_of(patronus, s, drawn(1))
-    (found.leakage + found.shortfall).backward()  # type: ignore[no-untyped-call]
+    found.total.backward()  # type: ignore[no-untyped-call]
     painter, reader = patronus.denoiser, patronus.encoder
     assert isinstance(painter, Painter)
     assert isinstance(reader, Reader)
@@ -171,7 +178,7 @@ def test_plain_predictions_are_not_moved(tiny_config: ModelConfig, s: Tensor) ->
     mixing[0, 1] = 0.5
     patronus = toy(mixing, tiny_config)
     intervention = drawn(1)
-    losses_of(patronus, s, intervention).leakage.backward()  # type: ignore[no-untyped-call]
+    losses_of(patronus, s, intervention).total.backward()  # type: ignore[no-untyped-call]
     painter = patronus.denoiser
     assert isinstance(painter, Painter)
     rows, donors, prototypes, *_ = intervention
@@ -184,6 +191,24 @@ def test_plain_predictions_are_not_moved(tiny_config: ModelConfig, s: Tensor) ->
             expected += driven[i] * 2 * 0.5 * moved / 2 / 4
     assert painter.mixing.grad is not None
     torch.testing.assert_close(painter.mixing.grad[:, 1], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_no_image_pulls_harder_than_the_largest_slope(tiny_config: ModelConfig, s: Tensor) -> None:
+    """An encoder a thousand times as steep does not make the gradient larger than the bound."""
+    mixing = torch.eye(M)
+    mixing[0, 1] = mixing[3, 1] = 0.5
+    patronus = toy(mixing, tiny_config)
+    reader, painter = patronus.encoder, patronus.denoiser
+    assert isinstance(reader, Reader)
+    assert isinstance(painter, Painter)
+    with torch.no_grad():
+        reader.weight.mul_(1000.0)
+    intervention = drawn(1)
+    losses_of(patronus, s, intervention).total.backward()  # type: ignore[no-untyped-call]
+    assert painter.mixing.grad is not None
+    # of one image, x̂₀ changes by 8 pixels' worth of s in each row; its slope has a norm of 1
+    largest = LARGEST_SLOPE * 8**0.5 * s.norm(dim=1).max() * 2
+    assert 0.0 < float(painter.mixing.grad.norm()) < float(largest)
 
 
 @pytest.fixture
