@@ -320,8 +320,11 @@ def mean_of(values: Float64, *, seed: int = 0) -> Interval:
     return _interval(float(values.mean()), values[picks].mean(axis=1))
 
 
-def ratio_of(smile: Float64, hair: Float64, *, seed: int = 0) -> Interval:
-    """Of the means; images are resampled with both of their values."""
+def ratio_of(smile: Float64, hair: Float64, *, seed: int = 0) -> Interval | None:
+    """Of the means; images are resampled with both of their values. None where hair may not change at all."""
+    of_hair = mean_of(hair, seed=seed)
+    if of_hair.low <= 0.0 <= of_hair.high:
+        return None
     picks = np.random.default_rng(seed).integers(0, len(hair), (NUM_RESAMPLES, len(hair)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return _interval(
@@ -340,14 +343,14 @@ def table_of(rows: Sequence[Row], reference: Outcome) -> str:
         "| how | model and edit | fair hair | smile (leak) | smile / fair hair | others' change | PSNR |",
         "|---|---|---|---|---|---|---|",
         f"| drawn | the same faces with fair hair | {mean_of(reference.hair)} | {mean_of(reference.smile)} "
-        f"| {ratio_of(reference.smile, reference.hair)} | | |",
+        f"| {ratio_of(reference.smile, reference.hair) or 'none'} | | |",
     ]
     for row in rows:
         found = row.outcome
         psnr = "" if found.psnr is None else f"{found.psnr.mean():.2f}"
         lines.append(
             f"| {row.way} | {row.name} | {mean_of(found.hair)} | {mean_of(found.smile)} "
-            f"| {ratio_of(found.smile, found.hair)} | {mean_of(found.others)} | {psnr} |"
+            f"| {ratio_of(found.smile, found.hair) or 'none'} | {mean_of(found.others)} | {psnr} |"
         )
     return "\n".join(lines)
 
@@ -436,7 +439,7 @@ former is decoupled from each of these. The judge, trained on unbiased faces, is
 {len(chosen)} unbiased test faces that neither smile nor have fair hair. Fair hair, smile: mean change of the
 judge's probability against the same picture made without the edit; others' change: mean absolute, of the
 prototypes that were not edited, in standard deviations; PSNR in dB of the face regenerated without an edit.
-95% bootstrap intervals over faces.
+95% bootstrap intervals over faces; no ratio where that of fair hair holds 0.
 
 {table_of(rows, redrawn(faces[chosen], judge, size))}
 """

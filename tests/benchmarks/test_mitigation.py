@@ -83,8 +83,10 @@ def test_intervals_hold_the_mean_and_shrink_with_more_faces() -> None:
         assert found.low < found.value < found.high
         widths.append(found.high - found.low)
     assert widths[1] < 0.3 * widths[0]
-    found = ratio_of(0.25 * many, many)
-    assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    ratio = ratio_of(0.25 * many, many)
+    assert ratio is not None
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert ratio_of(many, many - many.mean()) is None  # of nothing there is no share
 
 
 def test_fine_tuning_and_its_control_differ_by_the_term_only() -> None:
