@@ -1,7 +1,7 @@
 """The bundle: one directory that hands a trained model to serving, checked at both ends.
 
 manifest.json         what the model is, its statistics, what labels say of them, when each prototype
-                      emerges, metrics, provenance, sha256 of each file
+                      emerges, its effects on the others, metrics, provenance, sha256 of each file
 encoder.onnx          x_0 -> activations, similarity_maps
 denoiser.onnx         one denoise step (see `model.patronus.DenoiseStep`)
 weights.safetensors   the same weights, for torch
@@ -10,7 +10,8 @@ pictures.safetensors  each prototype's exemplar image and patches, and reference
 
 Statistics and pictures are measured on a data set, and the prior is trained on one; a model that came
 without has none of them, and the prior is optional besides. So are attributes (a data set may have no
-labels), emergence and more than one patch: bundles of format 1 have none of these three.
+labels), emergence and more than one patch, which bundles of format 1 have none of, and measured effects of
+prototypes on one another, which some of format 2 lack too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from safetensors.numpy import save as save_safetensors
 
 from model.attributes import Attributes, AttributesError
 from model.config import ConfigError, ModelConfig, PriorConfig, config_from_dict, config_to_dict
+from model.effects import EffectsError, MeasuredEffects
 from model.samplers import NUM_COEFFICIENTS
 from model.statistics import ActivationStatistics, StatisticsError
 from model.transforms import Pixels
@@ -121,7 +123,7 @@ class Bundle:
     """A loaded and verified bundle. `digest` is the sha256 of its manifest, which names every file's.
 
     `statistics` and `pictures` are both None where the model was never shown a data set, `attributes` where
-    it had no labels; `prior` is None where there is no latent prior.
+    it had no labels, `effects` where they were not measured; `prior` is None where there is no latent prior.
     """
 
     directory: Path
@@ -135,6 +137,7 @@ class Bundle:
     metrics: Mapping[str, Any]
     provenance: Mapping[str, Any]
     attributes: Attributes | None = None
+    effects: MeasuredEffects | None = None
 
     def path(self, file: str) -> Path:
         return self.directory / file
@@ -154,6 +157,7 @@ class Bundle:
             config = config_from_dict(ModelConfig, manifest["config"])
             statistics = _statistics(manifest["statistics"])
             attributes = _attributes(manifest.get("attributes"))
+            effects = _effects(manifest.get("effects"))
             prior = _prior(manifest.get("prior"))
             prototypes = tuple(
                 config_from_dict(Prototype, entry, where=f"prototypes[{j}]")
@@ -162,7 +166,7 @@ class Bundle:
             name = _of_type(str, manifest, "name")
             metrics = _of_type(dict, manifest, "metrics")
             provenance = _of_type(dict, manifest, "provenance")
-        except (ConfigError, StatisticsError, AttributesError, KeyError, TypeError) as error:
+        except (ConfigError, StatisticsError, AttributesError, EffectsError, KeyError, TypeError) as error:
             raise BundleError(f"{directory / MANIFEST}: {_reason(error)}") from error
         m = config.num_prototypes
         counts = {"prototypes": len(prototypes)}
@@ -170,6 +174,8 @@ class Bundle:
             counts["statistics"] = statistics.num_prototypes
         if attributes is not None:
             counts["attributes"] = attributes.num_prototypes
+        if effects is not None:
+            counts["effects"] = effects.num_prototypes
         for what, count in counts.items():
             if count != m:
                 raise BundleError(
@@ -184,6 +190,8 @@ class Bundle:
             )
         if attributes is not None and statistics is None:
             raise BundleError(f"{directory / MANIFEST}: attributes need statistics, which are null")
+        if effects is not None and statistics is None:
+            raise BundleError(f"{directory / MANIFEST}: effects need statistics, which are null")
         _check_prior(directory, prior, statistics, config, has_file=PRIOR in manifest["files"])
         return cls(
             directory=directory,
@@ -197,6 +205,7 @@ class Bundle:
             metrics=metrics,
             provenance=provenance,
             attributes=attributes,
+            effects=effects,
         )
 
 
@@ -211,10 +220,11 @@ def write_manifest(
     provenance: Mapping[str, Any],
     prior: PriorConfig | None = None,
     attributes: Attributes | None = None,
+    effects: MeasuredEffects | None = None,
 ) -> None:
     """Write manifest.json over the files already in `directory`; every required file must be there.
 
-    `statistics` is None for a model without a data set, which has neither pictures nor attributes.
+    `statistics` is None for a model without a data set, which has no pictures, attributes or effects.
     """
     files = {}
     for file in (*REQUIRED_FILES, *OPTIONAL_FILES):
@@ -234,6 +244,7 @@ def write_manifest(
         "metrics": dict(metrics),
         "provenance": dict(provenance),
         "attributes": None if attributes is None else attributes.to_dict(),
+        "effects": None if effects is None else effects.to_dict(),
         "statistics": None if statistics is None else statistics.to_dict(),
     }
     text = json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False)
@@ -326,6 +337,10 @@ def _statistics(values: Any) -> ActivationStatistics | None:
 
 def _attributes(values: Any) -> Attributes | None:
     return None if values is None else Attributes.from_dict(values)
+
+
+def _effects(values: Any) -> MeasuredEffects | None:
+    return None if values is None else MeasuredEffects.from_dict(values)
 
 
 def _prior(values: Any) -> PriorConfig | None:

@@ -319,7 +319,7 @@ def config_to_dict(config: Any, *, complete: bool = False) -> dict[str, Any]:
 def _plain(value: Any, complete: bool) -> Any:
     if dataclasses.is_dataclass(value):
         return config_to_dict(value, complete=complete)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item, complete) for item in value] if isinstance(value, tuple) else value
 
 
 def config_from_dict(cls: type[T], values: Any, *, where: str = "config") -> T:

@@ -8,10 +8,11 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
+from training.coupled_pairs import TOP, coupled_pairs
 from training.data import DATASETS, DataError, Dataset, Split, load_dataset
 from training.presets import PRESETS
 
@@ -89,7 +90,11 @@ def _resolved(options: argparse.Namespace) -> TrainConfig:
         if not separator:
             raise ConfigError(f"--set takes name=value, not {assignment!r}")
         overrides[name] = value
-    return with_overrides(config, overrides)
+    config = with_overrides(config, overrides)
+    if options.decouple is None:
+        return config
+    pairs = coupled_pairs(options.decouple, config.model.num_prototypes, top=options.top)
+    return with_overrides(config, {"loss.decoupled_pairs": pairs})
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -235,7 +240,13 @@ def _measuring(options: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--emergence-samples must be >= 0, not {samples}")
     if options.emergence_plot and not samples:
         raise ConfigError("--emergence-plot needs --emergence-samples above 0")
-    return {"emergence_samples": samples, "device": _device(options.device)}
+    if options.effect_samples < 0 or options.effect_samples == 1:
+        raise ConfigError(f"--effect-samples must be 0 or >= 2, not {options.effect_samples}")
+    return {
+        "emergence_samples": samples,
+        "effect_samples": options.effect_samples,
+        "device": _device(options.device),
+    }
 
 
 def _plot_emergence(options: argparse.Namespace, bundle: Bundle, default: Path | None) -> None:
@@ -262,7 +273,8 @@ def _flags() -> list[tuple[str, dataclasses.Field[Any]]]:
         (section, item)
         for section, cls in SECTIONS.items()
         for item in dataclasses.fields(cls)
-        if not dataclasses.is_dataclass(get_type_hints(cls)[item.name])
+        if not dataclasses.is_dataclass(hint := get_type_hints(cls)[item.name])
+        and get_origin(hint) is not tuple
     ]
 
 
@@ -286,6 +298,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="generate N images, 50 steps each, to see when each prototype emerges; 0: do not (default: 256)",
     )
+    measuring.add_argument(
+        "--effect-samples",
+        type=int,
+        default=32,
+        metavar="N",
+        help="generate N images twice for each prototype, 10 steps each, to see what driving it does to the "
+        "others; 0: do not (default: 32)",
+    )
     measuring.add_argument("--emergence-plot", type=Path, metavar="PNG", help="draw what was found")
 
     recipe = argparse.ArgumentParser(add_help=False)
@@ -297,6 +317,15 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=VALUE",
         help="any field by its dotted name, such as model.encoder.num_prototypes=100 (repeatable)",
+    )
+    recipe.add_argument(
+        "--decouple",
+        metavar="REPORT|PAIRS",
+        help="loss.decoupled_pairs, driving the first prototype of each is to leave the second: such as "
+        "3:7,4:9, or the .json file of a POST /diagnose answer",
+    )
+    recipe.add_argument(
+        "--top", type=_positive, default=TOP, metavar="N", help=f"pairs of a report (default: {TOP})"
     )
     for section, item in _flags():
         _add_flag(recipe, section, item)
@@ -375,8 +404,8 @@ def _parser() -> argparse.ArgumentParser:
         "remeasure",
         parents=[data, measuring],
         help="measure anew what a bundle says of its prototypes",
-        description="Measure statistics, patches, attributes and emergence of a bundle anew. Weights, "
-        "graphs, names and other metrics stay; the bundle gets a new digest.",
+        description="Measure statistics, patches, attributes, emergence and effects of a bundle anew. "
+        "Weights, graphs, names and other metrics stay; the bundle gets a new digest.",
     )
     again.set_defaults(command=_remeasure)
     again.add_argument("bundle", type=Path, help="bundle directory")
@@ -398,6 +427,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     official.add_argument("--dataset", help=f"measure s on it: {', '.join(DATASETS)}")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
 
 
 def _add_flag(parser: argparse.ArgumentParser, section: str, item: dataclasses.Field[Any]) -> None:

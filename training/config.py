@@ -45,6 +45,8 @@ class LossConfig:
     the activations of two prototypes from meaning the same. `variance_weight` has every activation differ
     from image to image, by a standard deviation of at least `variance_target`. `distinctness_weight` is the
     paper's λ (published: 0) on prototype vectors nearer than `distinctness_margin` to one another.
+    `decoupled_pairs` are ordered pairs (j, k) of prototypes: driving s_j is to leave s_k as it is, which
+    `decoupling_weight` weighs (`training.decoupling`); without pairs the term is off and costs nothing.
     """
 
     min_snr_gamma: float = 0.0
@@ -55,6 +57,8 @@ class LossConfig:
     distinctness: Distinctness = "cosine"
     distinctness_weight: float = 0.0
     distinctness_margin: float = 0.5
+    decoupled_pairs: tuple[tuple[int, ...], ...] = ()
+    decoupling_weight: float = 0.01
 
     def __post_init__(self) -> None:
         _require_choice(self, distinctness=Distinctness)
@@ -65,8 +69,16 @@ class LossConfig:
             "decorrelation_weight",
             "variance_weight",
             "distinctness_weight",
+            "decoupling_weight",
         )
         _require_above_0(self, "distinctness_margin", "variance_target")
+        for pair in self.decoupled_pairs:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise ConfigError(
+                    f"decoupled_pairs must be of two different prototypes each, not {list(pair)}"
+                )
+        if len(set(self.decoupled_pairs)) < len(self.decoupled_pairs):
+            raise ConfigError(f"decoupled_pairs has a pair twice: {list(map(list, self.decoupled_pairs))}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,10 @@ class TrainConfig:
         if not 0.0 < self.statistics_momentum <= 1.0:
             raise ConfigError(f"statistics_momentum must be in (0, 1], not {self.statistics_momentum}")
         _require_choice(self, precision=Precision, encoder_init=EncoderInit, prototype_init=PrototypeInit)
+        m = self.model.num_prototypes
+        for pair in self.loss.decoupled_pairs:
+            if not all(0 <= j < m for j in pair):
+                raise ConfigError(f"decoupled_pairs must be of prototypes 0 to {m - 1}, not {list(pair)}")
 
     @property
     def num_steps(self) -> int:

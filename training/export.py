@@ -39,7 +39,7 @@ from model.schedule import NoiseSchedule
 from training.config import TrainConfig
 from training.data import Dataset
 from training.evaluate import read_evaluation, require_weights
-from training.measurements import EMERGENCE_SAMPLES, graph_scores, measure
+from training.measurements import EFFECT_SAMPLES, EMERGENCE_SAMPLES, graph_scores, measure
 from training.prior import has_prior, load_prior
 from training.trainer import PARENT
 
@@ -66,6 +66,7 @@ def export_bundle(
     out: Path,
     name: str,
     emergence_samples: int = EMERGENCE_SAMPLES,
+    effect_samples: int = EFFECT_SAMPLES,
     device: str = "cpu",
 ) -> Bundle:
     """Write `out` from averaged weights, the run's evaluation and its prior, where it has one.
@@ -95,6 +96,7 @@ def export_bundle(
         provenance=provenance,
         prior=prior,
         emergence_samples=emergence_samples,
+        effect_samples=effect_samples,
         device=device,
     )
 
@@ -109,13 +111,14 @@ def write_bundle(
     provenance: Mapping[str, Any],
     prior: Prior | None = None,
     emergence_samples: int = EMERGENCE_SAMPLES,
+    effect_samples: int = EFFECT_SAMPLES,
     device: str = "cpu",
 ) -> Bundle:
     """Write `out` from a model, as `export_bundle` does, whatever the model came from.
 
     What `training.measurements.measure` gives is measured on `measure_on`, (train, test), with
-    `emergence_samples` generated images and on `device`; without it the bundle has none of it, and can have
-    no `prior`.
+    `emergence_samples` and `effect_samples` generated images and on `device`; without it the bundle has none
+    of it, and can have no `prior`.
     """
     patronus = patronus.cpu().eval()
     with replacing(out) as directory:
@@ -130,6 +133,7 @@ def write_bundle(
                 *measure_on,
                 draw_scores=draw_scores,
                 emergence_samples=emergence_samples,
+                effect_samples=effect_samples,
                 device=device,
             )
             write_pictures(directory, measured.pictures)
@@ -140,6 +144,7 @@ def write_bundle(
             config=patronus.config,
             statistics=None if measured is None else measured.statistics,
             attributes=None if measured is None else measured.attributes,
+            effects=None if measured is None else measured.effects,
             prototypes=tuple(map(Prototype, names)) if measured is None else measured.prototypes(names),
             metrics={
                 **metrics,

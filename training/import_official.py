@@ -13,7 +13,7 @@ from model.official import read_official
 from training.data import Dataset
 from training.exemplars import encode_all
 from training.export import git_revision, require_images, write_bundle
-from training.measurements import EMERGENCE_SAMPLES
+from training.measurements import EFFECT_SAMPLES, EMERGENCE_SAMPLES
 from training.prior import train_prior
 
 
@@ -25,14 +25,15 @@ def import_official(
     dataset: tuple[Dataset, Dataset] | None = None,
     prior_steps: int = 0,
     emergence_samples: int = EMERGENCE_SAMPLES,
+    effect_samples: int = EFFECT_SAMPLES,
     device: str = "cpu",
 ) -> Bundle:
     """Write the bundle `out` from `directory`, which holds `ckpt.tar` and `config.pickle`.
 
-    `dataset` is (train, test), to measure statistics, attributes and emergence and to choose pictures on, as
-    `export_bundle` does; without it the bundle has none of these. With it and `prior_steps`, a latent prior
-    is trained for so many steps. Raises OfficialCheckpointError, ExportError, PriorError or BundleError;
-    nothing is left behind then.
+    `dataset` is (train, test), to measure statistics, attributes, emergence and effects and to choose
+    pictures on, as `export_bundle` does; without it the bundle has none of these. With it and `prior_steps`,
+    a latent prior is trained for so many steps. Raises OfficialCheckpointError, ExportError, PriorError or
+    BundleError; nothing is left behind then.
     """
     official = read_official(directory)
     config = official.patronus.config
@@ -62,5 +63,6 @@ def import_official(
         provenance=provenance,
         prior=prior,
         emergence_samples=emergence_samples,
+        effect_samples=effect_samples,
         device=device,
     )

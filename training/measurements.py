@@ -17,11 +17,13 @@ from torch import Tensor
 from model.attributes import Attributes
 from model.bundle import Pictures, Prototype
 from model.config import PriorConfig
+from model.effects import MeasuredEffects
 from model.emergence import Emergence
 from model.patronus import Patronus
 from model.statistics import ActivationStatistics
 from training.data import Dataset
 from training.evaluation.attributes import measure_attributes
+from training.evaluation.effects import measure_effects
 from training.evaluation.emergence import NUM_STEPS, measure_emergence, order_stability
 from training.exemplars import choose_pictures, encode_all
 from training.prior import prior_table
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 EMERGENCE_SAMPLES = 256
 EMERGENCE_SEED = 0
+EFFECT_SAMPLES = 32
+EFFECT_STEPS = 10
+EFFECT_SEED = 1
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -40,14 +45,17 @@ DrawScores = Callable[[int], Float32]
 
 @dataclass(frozen=True)
 class Measurements:
-    """What goes into a bundle. `emergence` are the timesteps (n, m) of n images, None if not measured."""
+    """What goes into a bundle. `emergence` are the timesteps (n, m) of n images, None if not measured, as
+    `effects` are; s_from: where s of both kinds of generated images came from."""
 
     statistics: ActivationStatistics
     pictures: Pictures
     attributes: Attributes | None
     emergence: Int64 | None
-    emergence_s_from: str
+    effects: MeasuredEffects | None
+    s_from: str
     emergence_steps: int
+    effect_steps: int
 
     def prototypes(self, names: Sequence[str | None]) -> tuple[Prototype, ...]:
         """The manifest's entry of each prototype, with these names."""
@@ -71,19 +79,27 @@ class Measurements:
 
     def figures(self) -> dict[str, Any]:
         """How it was measured, and how far its order can be trusted, for the manifest's metrics."""
-        if self.emergence is None:
-            return {}
-        figures: dict[str, Any] = {
-            "num_images": len(self.emergence),
-            "s_from": self.emergence_s_from,
-            "sampler": "ddim",
-            "steps": self.emergence_steps,
-            "seed": EMERGENCE_SEED,
-        }
-        stability = order_stability(self.emergence)
-        if stability is not None:
-            figures["order_stability"] = round(stability, 4)
-        return {"emergence": figures}
+        figures: dict[str, Any] = {}
+        if self.emergence is not None:
+            figures["emergence"] = {
+                "num_images": len(self.emergence),
+                "s_from": self.s_from,
+                "sampler": "ddim",
+                "steps": self.emergence_steps,
+                "seed": EMERGENCE_SEED,
+            }
+            stability = order_stability(self.emergence)
+            if stability is not None:
+                figures["emergence"]["order_stability"] = round(stability, 4)
+        if self.effects is not None:
+            figures["effects"] = {
+                "num_samples": self.effects.num_samples,
+                "s_from": self.s_from,
+                "sampler": "ddim",
+                "steps": self.effect_steps,
+                "seed": EFFECT_SEED,
+            }
+        return figures
 
 
 def measure(
@@ -93,34 +109,45 @@ def measure(
     *,
     draw_scores: DrawScores | None,
     emergence_samples: int = EMERGENCE_SAMPLES,
+    effect_samples: int = EFFECT_SAMPLES,
     device: str = "cpu",
 ) -> Measurements:
-    """Statistics and patches from `train`, attributes from the labels of both, and when prototypes emerge.
+    """Statistics and patches from `train`, attributes from the labels of both, when prototypes emerge, and
+    their effects on one another.
 
     Emergence is measured on `emergence_samples` generated images (0: not at all), whose s is drawn by
     `draw_scores`, or where that is None taken from as many test images, or from all if there are fewer. It
-    costs 50 calls of the denoiser an image.
+    costs 50 calls of the denoiser an image. Effects are measured on `effect_samples` (0 or at least 2), whose
+    s comes from there too, and not at all where there is one test image only; they cost 20 calls an image and
+    prototype.
     """
     patronus.to(device)
     log.info("encoding %d training and %d test images", len(train), len(test))
     train_activations, cells = encode_all(patronus, train.pixels)
     test_activations, _ = encode_all(patronus, test.pixels)
     statistics = ActivationStatistics.measure(train_activations)
-    emergence = None
-    if emergence_samples:
+
+    def drawn(count: int) -> Float32:
         if draw_scores is None:
             order = np.random.default_rng(EMERGENCE_SEED).permutation(len(test))
-            s = test_activations[order[:emergence_samples]]
-        else:
-            s = statistics.from_scores(draw_scores(emergence_samples))
-        emergence = measure_emergence(patronus, s, seed=EMERGENCE_SEED)
+            return test_activations[order[:count]]
+        return statistics.from_scores(draw_scores(count))
+
+    emergence, effects = None, None
+    if emergence_samples:
+        emergence = measure_emergence(patronus, drawn(emergence_samples), seed=EMERGENCE_SEED)
+    if effect_samples and len(s := drawn(effect_samples)) > 1:  # one does not say how effects differ
+        effects = measure_effects(patronus, s, statistics, steps=EFFECT_STEPS, seed=EFFECT_SEED)
+    num_timesteps = patronus.config.schedule.num_timesteps
     return Measurements(
         statistics=statistics,
         pictures=choose_pictures(patronus, train, train_activations, cells, test),
         attributes=measure_attributes(train, test, train_activations, test_activations, statistics),
         emergence=emergence,
-        emergence_s_from="test images" if draw_scores is None else "prior",
-        emergence_steps=min(NUM_STEPS, patronus.config.schedule.num_timesteps),
+        effects=effects,
+        s_from="test images" if draw_scores is None else "prior",
+        emergence_steps=min(NUM_STEPS, num_timesteps),
+        effect_steps=min(EFFECT_STEPS, num_timesteps),
     )
 
 

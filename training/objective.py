@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from model.encoder import similarity
 from model.patronus import Patronus
 from training.config import TrainConfig
+from training.decoupling import LEAST_SPREAD, Decoupling, Intervention
+from training.gathering import gather_rows
 from training.losses import (
     decorrelation_loss,
     denoising_loss,
@@ -24,7 +25,8 @@ from training.losses import (
 class Losses(NamedTuple):
     """Scalars: `total` is minimised; the others are its terms before their weights, and `raw_spread`.
 
-    `denoising` is as minimised: with min-SNR weighting, the weighted error.
+    `denoising` is as minimised: with min-SNR weighting, the weighted error. `leakage` and `shortfall` are
+    those of `training.decoupling`, 0 without pairs.
     """
 
     total: Tensor
@@ -34,6 +36,8 @@ class Losses(NamedTuple):
     variance: Tensor
     distinctness: Tensor
     raw_spread: Tensor
+    leakage: Tensor
+    shortfall: Tensor
 
 
 class Objective(nn.Module):
@@ -47,16 +51,20 @@ class Objective(nn.Module):
         super().__init__()
         self.patronus = patronus
         self.config = config
+        pairs = config.loss.decoupled_pairs
+        self.decoupling = Decoupling(pairs, config.model.num_prototypes) if pairs else None
 
-    def forward(self, x_0: Tensor, eps: Tensor, timesteps: Tensor) -> Losses:
-        """x_0, eps (B, C, H, W); timesteps (B,) int64."""
+    def forward(
+        self, x_0: Tensor, eps: Tensor, timesteps: Tensor, intervention: Intervention | None = None
+    ) -> Losses:
+        """x_0, eps (B, C, H, W); timesteps (B,) int64; the intervention of the step, where pairs need one."""
         patronus, loss = self.patronus, self.config.loss
         prediction_type = self.config.model.prediction
         x_t, alpha, sigma = patronus.add_noise(x_0, eps, timesteps)
         target = eps if prediction_type == "eps" else alpha * eps - sigma * x_0
         distances = patronus.encoder.distances(patronus.encoder.features(x_0))  # (B, m, h, w)
         smallest = distances.amin(dim=(2, 3))  # (B, m)
-        everywhere = _gather(smallest)  # (B of all processes, m)
+        everywhere = gather_rows(smallest)  # (B of all processes, m)
         activations = similarity(everywhere)
         if self.config.model.denoiser.standardize:
             self.update_statistics(activations.detach(), momentum=self.config.statistics_momentum)
@@ -71,15 +79,36 @@ class Objective(nn.Module):
         distinctness = distinctness_loss(
             patronus.encoder.prototypes, loss.distinctness, loss.distinctness_margin
         )
+        decoupling = leakage = shortfall = denoising.new_zeros(())
+        if self.decoupling is not None and intervention is not None:
+            everyones_s = activations.detach()
+            decoupling, leakage, shortfall = self.decoupling(
+                patronus,
+                x_0,
+                eps,
+                similarity(smallest.detach()),
+                everyones_s,
+                self._unit(everyones_s),
+                intervention,
+            )
         total = (
             denoising
             + loss.nearest_patch_weight * nearest_patch
             + loss.decorrelation_weight * decorrelation
             + loss.variance_weight * variance
             + loss.distinctness_weight * distinctness
+            + loss.decoupling_weight * decoupling
         )
         spread = activations.std(dim=0).mean()
-        return Losses(total, denoising, nearest_patch, decorrelation, variance, distinctness, spread)
+        return Losses(
+            total, denoising, nearest_patch, decorrelation, variance, distinctness, spread, leakage, shortfall
+        )
+
+    def _unit(self, everyones_s: Tensor) -> Tensor:
+        """The deviation of s, (m,): the running one where there is one, else the batch's."""
+        is_running = self.config.model.denoiser.standardize
+        spread = self.patronus.activation_std if is_running else everyones_s.std(dim=0)
+        return spread.clamp(min=LEAST_SPREAD)
 
     @torch.no_grad()
     def update_statistics(self, activations: Tensor, *, momentum: float) -> None:
@@ -87,29 +116,3 @@ class Objective(nn.Module):
         self.patronus.activation_mean.lerp_(activations.mean(dim=0), momentum)
         spread = activations.std(dim=0).clamp(min=1e-4)
         self.patronus.activation_std.lerp_(spread, momentum)
-
-
-def _gather(rows: Tensor) -> Tensor:
-    """The rows (B, m) of all processes in their order, gradients included."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
-    return gathered
-
-
-class _GatherRows(torch.autograd.Function):
-    """All-gather along the first axis; every process' gradient of its rows is the sum over processes."""
-
-    @staticmethod
-    def forward(context: Any, rows: Tensor) -> Tensor:
-        context.num_rows = len(rows)
-        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        summed = gradients[0].contiguous().clone()
-        torch.distributed.all_reduce(summed)
-        start = torch.distributed.get_rank() * context.num_rows
-        return summed[start : start + context.num_rows]

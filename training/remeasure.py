@@ -14,7 +14,7 @@ from model.patronus import Patronus
 from model.statistics import ActivationStatistics
 from training.data import Dataset
 from training.export import git_revision, replacing, require_images
-from training.measurements import EMERGENCE_SAMPLES, graph_scores, measure
+from training.measurements import EFFECT_SAMPLES, EMERGENCE_SAMPLES, graph_scores, measure
 
 LARGEST_SHIFT = 0.01
 """Of a quantile, in standard deviations: more than another device's rounding, less than other data's."""
@@ -32,6 +32,7 @@ def remeasure(
     *,
     dataset_name: str,
     emergence_samples: int = EMERGENCE_SAMPLES,
+    effect_samples: int = EFFECT_SAMPLES,
     device: str = "cpu",
 ) -> Bundle:
     """Write the bundle in `directory` to `out`, which may be the same, with what `measure` finds.
@@ -54,18 +55,20 @@ def remeasure(
             test,
             draw_scores=None if bundle.prior is None else graph_scores(scratch / PRIOR, bundle.prior),
             emergence_samples=emergence_samples,
+            effect_samples=effect_samples,
             device=device,
         )
         if bundle.prior is not None:
             _require_same(bundle, measured.statistics)
         write_pictures(scratch, measured.pictures)
-        kept = {name: value for name, value in bundle.metrics.items() if name != "emergence"}
+        kept = {name: value for name, value in bundle.metrics.items() if name not in ("emergence", "effects")}
         write_manifest(
             scratch,
             name=bundle.name,
             config=bundle.config,
             statistics=measured.statistics,
             attributes=measured.attributes,
+            effects=measured.effects,
             prototypes=measured.prototypes([prototype.name for prototype in bundle.prototypes]),
             metrics=kept | measured.figures(),
             provenance={

@@ -24,6 +24,7 @@ from model.transforms import from_x_0
 from training.batches import Batches
 from training.config import TrainConfig
 from training.data import Dataset
+from training.decoupling import Intervention, draw_intervention
 from training.ema import ExponentialMovingAverage
 from training.initialisation import initialise_encoder, initialise_prototypes
 from training.losses import activation_correlation, denoising_loss, nearest_patch_loss
@@ -87,7 +88,7 @@ class Trainer:
         initialise_encoder(self.patronus, config.encoder_init)
         first_images = self._x_0(self.batches.sample(NUM_FIRST_IMAGES))
         initialise_prototypes(self.patronus, first_images, config.prototype_init, seed=config.seed)
-        self._objective = Objective(self.patronus, config)
+        self._objective = Objective(self.patronus, config).to(self.device)
         if config.model.denoiser.standardize:
             with torch.no_grad():
                 self._objective.update_statistics(self.patronus.encoder(first_images)[0], momentum=1.0)
@@ -201,9 +202,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
         self.patronus.train()
-        x_0, eps, timesteps = self._noised_batch()
+        x_0, eps, timesteps, intervention = self._noised_batch()
         with self._autocast():
-            losses: Losses = self.objective(x_0, eps, timesteps)
+            losses: Losses = self.objective(x_0, eps, timesteps, intervention)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         max_norm = config.optimizer.max_grad_norm or math.inf
@@ -213,8 +214,9 @@ class Trainer:
         self.ema.update(self.patronus, self.step)
         return losses, grad_norm
 
-    def _noised_batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """This process' x_0 and eps (B, C, H, W) and timesteps (B,) of the current step."""
+    def _noised_batch(self) -> tuple[Tensor, Tensor, Tensor, Intervention | None]:
+        """This process' x_0 and eps (B, C, H, W) and timesteps (B,) of the current step, and what is
+        intervened on where prototypes are to be decoupled."""
         accelerator, config = self.accelerator, self.config
         generator = torch.Generator(self.device)
         generator.manual_seed(config.seed * 1_000_003 + self.step)
@@ -229,9 +231,18 @@ class Trainer:
             x_0 = torch.where(flipped[share], x_0.flip(3), x_0)
         timesteps = self._timesteps(generator)[share]
         eps = torch.randn(shape, generator=generator, device=self.device)[share]
+        intervention = None
+        if config.loss.decoupled_pairs:  # drawn last: a run without the term sees the same noise
+            intervention = draw_intervention(
+                config.loss.decoupled_pairs,
+                batch_size=config.batch_size,
+                share=share,
+                num_timesteps=config.model.schedule.num_timesteps,
+                generator=generator,
+            )
         # Dropout draws from the default generator: a stream of its own for every process.
         torch.manual_seed((config.seed * 1_000_003 + self.step) * 4099 + accelerator.process_index)
-        return x_0, eps.contiguous(memory_format=self.memory_format), timesteps
+        return x_0, eps.contiguous(memory_format=self.memory_format), timesteps, intervention
 
     def _x_0(self, pixels: Tensor) -> Tensor:
         x_0 = pixels.to(torch.float32) / 127.5 - 1.0
@@ -256,8 +267,13 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _log(self, losses: Losses, grad_norm: Tensor, rate: float, progress: tqdm[Any]) -> None:
-        # The terms on s are those of all processes already; the denoising errors are each process' own.
+        # The terms on s are those of all processes already; the denoising errors are each process' own, and
+        # so are the terms that decouple.
         denoising = self.accelerator.reduce(losses.denoising.detach(), reduction="mean")
+        decoupling = None
+        if self.config.loss.decoupled_pairs:
+            terms = torch.stack([losses.leakage, losses.shortfall]).detach()
+            decoupling = self.accelerator.reduce(terms, reduction="mean")
         if not self.accelerator.is_main_process:
             return
         record = {
@@ -273,6 +289,8 @@ class Trainer:
             "raw_spread": losses.raw_spread.item(),
             "grad_norm": grad_norm.item(),
         }
+        if decoupling is not None:
+            record |= {"leakage": decoupling[0].item(), "shortfall": decoupling[1].item()}
         if self.step % (10 * self.config.log_every) == 0:
             record |= self._conditioning_metrics()
         with (self.directory / METRICS).open("a") as file:

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
+from model.decoupling import Decoupling
+from model.effects import LEAST_SPREAD
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels
 from service.engine.jobs import Timing
 from service.pipeline.edits import Clamping, Edit, prototype_index
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding
+from service.pipeline.measured import effects_of, statistics_of
 from service.pipeline.round_trip import Inversion, RoundTrip, level_reaching, round_trip
 
 Float32 = npt.NDArray[np.float32]
@@ -24,15 +27,13 @@ Float32 = npt.NDArray[np.float32]
 Preserve = Literal["others"] | Sequence[int | str]
 Start = Literal["full", "auto"] | int
 
-LEAST_SPREAD = 1e-4
-"""Of an activation over the training data: what hardly varies is not counted in smaller units than this."""
-
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
     """An edit that was found possible: `edited` and `held` are indices of prototypes, ascending.
 
-    spread: (m,), standard deviations over the training data, or None where nobody measured them.
+    spread: (m,), standard deviations over the training data, or None where nobody measured them. decoupling:
+    what to drive instead of what is asked, None where just that is driven.
     """
 
     edits: Sequence[Edit]
@@ -42,6 +43,7 @@ class EditPlan:
     spread: Float32 | None
     rounds: int
     trip: RoundTrip
+    decoupling: Decoupling | None = None
 
     @property
     def num_row_steps(self) -> int:
@@ -63,14 +65,16 @@ def plan_edit(
     rounds: int = 4,
     start: Start = "full",
     inversion: Inversion = "ddim",
+    decouple: bool = False,
 ) -> EditPlan:
     """Check an edit against the bundle. Raises PipelineError.
 
     preserve: prototypes whose activations are held where they are in the image, or "others", all that are not
     edited. start: the noisiest timestep that the image is taken back to; "full" is T - 1, "auto" where the
-    edited prototypes emerge.
+    edited prototypes emerge. decouple: drive, from the first round on, what is held (without `preserve`, all
+    others) against the measured effects of the edit.
     """
-    edited = sorted({prototype_index(bundle, edit.prototype) for edit in edits})
+    edited = edited_prototypes(bundle, edits)
     held = _held(bundle, edited, preserve)
     if held and rounds < 2:
         raise PipelineError(
@@ -81,7 +85,24 @@ def plan_edit(
     if start == "auto":
         start = level_reaching(schedule, steps, _emergence(bundle, edited), inversion)
     trip = round_trip(schedule, steps, start=None if start == "full" else start, inversion=inversion)
-    return EditPlan(edits, extrapolate, edited, held, _spread(bundle), rounds, trip)
+    decoupling = decoupling_of(bundle, edited, held) if decouple else None
+    return EditPlan(edits, extrapolate, edited, held, _spread(bundle), rounds, trip, decoupling)
+
+
+def edited_prototypes(bundle: Bundle, edits: Sequence[Edit]) -> list[int]:
+    """Their indices, ascending. Raises UnknownPrototypeError."""
+    return sorted({prototype_index(bundle, edit.prototype) for edit in edits})
+
+
+def decoupling_of(bundle: Bundle, edited: Sequence[int], held: Sequence[int] = ()) -> Decoupling:
+    """Of an edit that changes `edited` and should leave `held`, or without any all others, as they are.
+
+    Raises PipelineError where the bundle has no measured effects.
+    """
+    effects = effects_of(bundle, "decouple")
+    spread = np.maximum(statistics_of(bundle, "decouple").std, LEAST_SPREAD)
+    others = [j for j in range(bundle.config.num_prototypes) if j not in edited]
+    return Decoupling(effects, spread, edited, held or others)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,14 +97,20 @@ class EditLoop:
     held one, is added to what the denoiser is given, within 0 … 9.21. Kept is the round with the least sum of
     shortfalls of edited entries and HELD_WEIGHT times the mean of held ones, in units of `spread`.
 
-    asked and spread are (m,); edited and held are indices; held entries are asked to stay what they were.
+    asked, spread and `driven`, which the first round is given (None: what is asked), are (m,); edited and
+    held are indices; held entries are asked to stay what they were.
     """
 
     def __init__(
-        self, asked: Float32, edited: Sequence[int], held: Sequence[int] = (), spread: Float32 | None = None
+        self,
+        asked: Float32,
+        edited: Sequence[int],
+        held: Sequence[int] = (),
+        spread: Float32 | None = None,
+        driven: Float32 | None = None,
     ) -> None:
         self.asked = asked
-        self.driven = asked.copy()
+        self.driven = (asked if driven is None else driven).copy()
         self.best_round = -1
         self._edited, self._held = list(edited), list(held)
         self._spread = np.ones_like(asked) if spread is None else spread

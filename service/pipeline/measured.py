@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model.bundle import Bundle
+from model.effects import MeasuredEffects
 from model.statistics import ActivationStatistics
 from model.transforms import Pixels
 from service.pipeline.errors import PipelineError
@@ -17,6 +18,17 @@ def statistics_of(bundle: Bundle, purpose: str) -> ActivationStatistics:
             f"{purpose} needs activation statistics, and the bundle {bundle.name!r} has none: {REMEDY}"
         )
     return bundle.statistics
+
+
+def effects_of(bundle: Bundle, purpose: str) -> MeasuredEffects:
+    """Measured effects for `purpose`, which begins the message of the PipelineError raised without."""
+    if bundle.effects is None:
+        remedy = REMEDY if bundle.statistics is None else "`python -m training remeasure` finds them"
+        raise PipelineError(
+            f"{purpose} needs the effects of prototypes on one another, and the bundle {bundle.name!r} has "
+            f"none: {remedy}"
+        )
+    return bundle.effects
 
 
 def reference_images(bundle: Bundle) -> list[Pixels]:

@@ -29,7 +29,7 @@ from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Network, OnStep, Timing
-from service.pipeline.editing import EditedImage, EditPlan
+from service.pipeline.editing import EditedImage, EditPlan, decoupling_of, edited_prototypes
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
@@ -110,8 +110,9 @@ class GenerateRequest:
     """What to sample: under whose activations, changed how, from which x_T, by which sampler.
 
     At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is sampled from the
-    latent prior, or resampled from training statistics where the bundle has no prior. `is_traced` has x̂₀
-    encoded after every step, and `num_previews` of them kept.
+    latent prior, or resampled from training statistics where the bundle has no prior. `decouple` drives other
+    entries against the measured effects of the edits. `is_traced` has x̂₀ encoded after every step, and
+    `num_previews` of them kept.
     """
 
     pixels: Pixels | None
@@ -126,6 +127,7 @@ class GenerateRequest:
     inverted: bool
     is_traced: bool = False
     num_previews: int = 0
+    decouple: bool = False
 
 
 class Pipeline:
@@ -166,8 +168,14 @@ class Pipeline:
         self._check_generate(request)
         seeds = sample_seeds(request.seed, request.num_images)
         source = None if request.pixels is None else (await self.encode([request.pixels]))[0]
-        asked, origin, waited = await self._asked(request, source, seeds, deadline)
-        asked, clamped = apply_edits(self.bundle, asked, request.edits, extrapolate=request.extrapolate)
+        decoupling = None
+        if request.decouple and request.edits:
+            decoupling = decoupling_of(self.bundle, edited_prototypes(self.bundle, request.edits))
+        before, origin, waited = await self._asked(request, source, seeds, deadline)
+        asked, clamped = apply_edits(self.bundle, before, request.edits, extrapolate=request.extrapolate)
+        driven = asked
+        if decoupling is not None:  # one of thousands of images, each with its bounds, takes some seconds
+            driven = await asyncio.to_thread(decoupling.driven, before, asked, largest=LARGEST_ACTIVATION)
         if request.inverted:
             assert source is not None  # checked above
             listener = _listener(feed, Stage.INVERT, request.steps)
@@ -179,7 +187,7 @@ class Pipeline:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = self._sampler_table(request.sampler, request.steps, request.eta, clip)
-        denoise = partial(self._denoise, table, x, asked, seeds, deadline)
+        denoise = partial(self._denoise, table, x, driven, seeds, deadline)
         listener = _listener(feed, Stage.GENERATE, request.steps)
         trace = None
         if request.is_traced:
@@ -219,8 +227,11 @@ class Pipeline:
             )
             return pixels, await self._activations(pixels), timing
 
-        both, encoded, timing = await regenerated(asked, source.activations, stage=Stage.GENERATE)
-        loop = EditLoop(asked, plan.edited, plan.held, plan.spread)
+        first = asked
+        if plan.decoupling is not None:
+            first = plan.decoupling.driven(source.activations, asked, largest=LARGEST_ACTIVATION)
+        both, encoded, timing = await regenerated(first, source.activations, stage=Stage.GENERATE)
+        loop = EditLoop(asked, plan.edited, plan.held, plan.spread, first)
         tries = [(both[0], loop.driven, encoded[0])]
         while loop.observe(tries[-1][2]) and len(tries) < plan.rounds:
             driven = loop.driven

@@ -89,6 +89,7 @@ def generate_router(context: Context) -> APIRouter:
                 steps=body.steps,
                 inversion=body.inversion,
                 rounds=body.rounds,
+                decouple=body.decouple,
             )
             request.state.row_steps.take(plan.num_row_steps)
             pixels = await read_source(body.image, body.image_id, files, pipeline, settings)

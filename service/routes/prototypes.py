@@ -30,6 +30,7 @@ from service.routes.answering import (
 from service.routes.openapi import PNG_OR_JSON
 from service.routes.schemas import (
     PrototypeAttribute,
+    PrototypeEffect,
     PrototypeModel,
     PrototypeResponse,
     PrototypesResponse,
@@ -37,6 +38,7 @@ from service.routes.schemas import (
 )
 
 SHOWN_ATTRIBUTES = 5
+SHOWN_EFFECTS = 5
 SHOWN_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -78,6 +80,7 @@ def prototypes_router(context: Context) -> APIRouter:
                     model=model_info(pipeline),
                     prototype=_described(bundle, j),
                     exemplar_image=exemplar,
+                    **_effects(bundle, j),
                     **_patches(None if pictures is None else pictures.patches, j),
                 )
             )
@@ -123,6 +126,22 @@ def _attributes(attributes: Attributes, j: int) -> list[PrototypeAttribute]:
         PrototypeAttribute(name=found.name, auroc=round(found.auroc, 4), sign=found.sign)
         for found in attributes.best(j, SHOWN_ATTRIBUTES)
     ]
+
+
+def _effects(bundle: Bundle, j: int) -> dict[str, Any]:
+    """The fields of a PrototypeResponse that say what driving prototype j does."""
+    if bundle.effects is None or bundle.statistics is None:
+        return {"own_effect": None, "effects": None}
+    mean, error = (part[j] for part in bundle.effects.over_range(bundle.statistics))  # (m,) each
+
+    def effect(k: int) -> PrototypeEffect:
+        name = bundle.prototypes[k].name
+        values = {"effect": round(float(mean[k]), 4), "standard_error": round(float(error[k]), 4)}
+        return PrototypeEffect(prototype=k, name=name, **values)
+
+    order = np.argsort(-np.abs(mean), kind="stable").tolist()
+    strongest = [k for k in order if k != j][:SHOWN_EFFECTS]
+    return {"own_effect": effect(j), "effects": [effect(k) for k in strongest]}
 
 
 def _patches(patches: Patches | None, j: int) -> dict[str, Any]:

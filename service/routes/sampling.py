@@ -49,6 +49,7 @@ async def sample(
         inverted=body.x_T == "inverted",
         is_traced=is_traced,
         num_previews=num_previews,
+        decouple=body.decouple,
     )
     return pipeline, await pipeline.generate(wanted, deadline, feed)
 

@@ -85,6 +85,15 @@ class EncodeRequest(SourceModel):
     maps: Annotated[bool, Field(description="add similarity_maps [m][h][w]")] = False
 
 
+Decouple = Annotated[
+    bool,
+    Field(
+        description="drive other entries of s against the effects that the edited prototypes have on them, "
+        "as measured for the bundle, so that less else changes; takes no more network calls"
+    ),
+]
+
+
 class SampleRequest(SourceModel):
     """With no image, image_id or activations, s is sampled from the bundle's latent prior, without a prior
     resampled from training statistics, and without those refused with 422."""
@@ -94,6 +103,7 @@ class SampleRequest(SourceModel):
     extrapolate: Annotated[bool, Field(description="let edits leave the data's 0.01 to 0.99 quantiles")] = (
         False
     )
+    decouple: Decouple = False
     num_images: Annotated[int, Field(ge=1, le=4096)] = 1
     steps: Steps = 20
     sampler: Sampler = "ddim"
@@ -133,6 +143,7 @@ class EditRequest(SourceModel):
             "in the image; others: all that are not edited; needs rounds of 2 or more",
         ),
     ] = []
+    decouple: Decouple = False
     start: Annotated[
         Literal["full", "auto"] | Annotated[int, Field(ge=0, le=100_000)],
         Field(
@@ -398,12 +409,26 @@ class PrototypesResponse(BaseModel):
     prototypes: list[PrototypeModel]
 
 
+class PrototypeEffect(BaseModel):
+    """How `prototype` changes, re-encoded, when another one goes from its 0.01 to its 0.99 quantile in the
+    same samples: the mean and its standard error, in standard deviations over the training data."""
+
+    prototype: int
+    name: str | None
+    effect: float
+    standard_error: float
+
+
 class PrototypeResponse(BaseModel):
     """`patches`: the nearest training patches, each of another image, nearest first, with their similarities
-    and the images' indices in the training split; null for a bundle that keeps only one."""
+    and the images' indices in the training split; null for a bundle that keeps only one. own_effect: of the
+    prototype on itself, effects: on those others that it changes most, the most first; null for a bundle in
+    which they were not measured."""
 
     model: ModelInfo
     prototype: PrototypeModel
+    own_effect: PrototypeEffect | None
+    effects: list[PrototypeEffect] | None
     exemplar_image: str | None
     patches: list[str] | None
     patch_similarities: list[float] | None

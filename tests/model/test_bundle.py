@@ -171,6 +171,29 @@ def test_a_bundle_of_format_1_loads_without_what_it_does_not_know(bundle: Path) 
     assert [prototype.emergence_spread for prototype in loaded.prototypes] == [None] * 4
 
 
+def test_a_bundle_keeps_measured_effects_and_loads_without(bundle: Path) -> None:
+    loaded = Bundle.load(bundle)
+    assert loaded.effects is not None
+    assert loaded.effects.mean.shape == (4, 4)
+    assert loaded.metrics["effects"]["num_samples"] == loaded.effects.num_samples == 32
+    rewrite(bundle, lambda manifest: manifest.pop("effects"))
+    assert Bundle.load(bundle).effects is None
+
+
+@pytest.mark.parametrize(
+    ("effects", "message"),
+    [
+        ({"mean": [[0.0] * 3] * 3, "spread": [[0.0] * 3] * 3, "num_samples": 8}, "effects describe 3 protot"),
+        ({"mean": [[0.0] * 4] * 4, "num_samples": 8}, "effects lack 'spread'"),
+        ([], "effects are malformed"),
+    ],
+)
+def test_effects_of_another_model_are_refused(bundle: Path, effects: Any, message: str) -> None:
+    rewrite(bundle, lambda manifest: manifest.update(effects=effects))
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(bundle)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_a_manifest_that_is_not_json_is_named(bundle: Path, content: bytes) -> None:
     (bundle / MANIFEST).write_bytes(content)
@@ -299,7 +322,7 @@ def test_a_bundle_may_have_neither_statistics_nor_pictures(bundle: Path) -> None
     rewrite(
         bundle,
         lambda manifest: (
-            manifest.update(statistics=None, attributes=None),
+            manifest.update(statistics=None, attributes=None, effects=None),
             manifest["files"].pop(PICTURES),
         ),
     )

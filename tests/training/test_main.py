@@ -58,7 +58,7 @@ def test_train_evaluate_and_export_make_a_bundle(
     printed = capsys.readouterr().out
     assert "fd_classifier_dpmpp_2m_5_steps_learned_s" in printed
     assert "prior_s" in printed
-    two = ("--device", "cpu", "--emergence-samples", 2)
+    two = ("--device", "cpu", "--emergence-samples", 2, "--effect-samples", 2)
     assert command("export", *where, "--run", run, "--out", out, "--name", "tiny shoes", *two) == 0
     assert (run / "emergence.png").exists()
 
@@ -158,6 +158,7 @@ def test_a_sweep_prints_its_table_and_keeps_it(
         ),
         (("remeasure", "nowhere", "--data", "x"), "manifest.json cannot be read"),
         (("remeasure", "nowhere", "--emergence-samples", "-1"), "--emergence-samples must be >= 0"),
+        (("remeasure", "nowhere", "--effect-samples", "1"), "--effect-samples must be 0 or >= 2, not 1"),
         (
             ("remeasure", "nowhere", "--emergence-samples", "0", "--emergence-plot", "x"),
             "--emergence-plot needs --emergence-samples",

@@ -21,7 +21,12 @@ from training.remeasure import RemeasureError, remeasure
 
 
 def again(
-    directory: Path, dataset: Dataset, out: Path | None = None, *, emergence_samples: int = 8
+    directory: Path,
+    dataset: Dataset,
+    out: Path | None = None,
+    *,
+    emergence_samples: int = 8,
+    effect_samples: int = 32,
 ) -> Bundle:
     return remeasure(
         directory,
@@ -30,6 +35,7 @@ def again(
         dataset,
         dataset_name="tiny images",
         emergence_samples=emergence_samples,
+        effect_samples=effect_samples,
     )
 
 
@@ -71,10 +77,12 @@ def test_a_bundle_is_replaced_by_default_and_keeps_the_names_of_its_prototypes(
         metrics=bundle.metrics,
         provenance=bundle.provenance,
     )
-    found = again(directory, tiny_dataset, emergence_samples=0)
+    found = again(directory, tiny_dataset, emergence_samples=0, effect_samples=0)
     assert [prototype.name for prototype in found.prototypes] == [f"part {j}" for j in range(4)]
     assert {prototype.emergence_share for prototype in found.prototypes} == {None}
     assert "emergence" not in found.metrics
+    assert found.effects is None
+    assert "effects" not in found.metrics
     assert found.metrics["probe"] == bundle.metrics["probe"]
     assert found.attributes is not None
     assert found.digest == Bundle.load(directory).digest
@@ -101,7 +109,8 @@ def test_a_bundle_that_never_saw_data_gets_all_of_it(
     assert found.statistics is not None
     assert found.pictures is not None
     assert found.attributes is not None
-    assert found.metrics["emergence"]["s_from"] == "test images"
+    assert found.effects is not None
+    assert found.metrics["emergence"]["s_from"] == found.metrics["effects"]["s_from"] == "test images"
 
 
 def test_a_prior_is_not_given_the_statistics_of_other_data(
