@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.edit_trials import EditTrials
 from benchmarks.machine import describe
+from benchmarks.result_file import bundle_argument, result_file
 from model.bundle import Bundle
 from service.engine.jobs import DenoiseResult
 from service.pipeline.editing import Start, plan_edit
@@ -29,7 +30,6 @@ from service.settings import SHIPPED_BUNDLE
 from training.evaluation.reconstruction import mean_psnr_db
 
 STARTS = (799, 699, 599, 499, 449, 399, 349, 299, 249)
-RESULT = Path(__file__).parent / "results" / "edit_start.md"
 
 
 @dataclass(frozen=True)
@@ -188,13 +188,13 @@ def main() -> int:
         f"Bundle {bundle.name} {bundle.digest[:12]}, its {len(images)} reference images (test split), "
         f"each raised in each of {len(prototypes)} prototypes to its 0.99 quantile, {options.steps} steps, "
         f"at most {options.rounds} rounds; {describe()}.",
-        f"Command: `python -m benchmarks.edit_start --steps {options.steps} --rounds {options.rounds} "
-        f"--starts {' '.join(map(str, options.starts))}`",
+        f"Command: `python -m benchmarks.edit_start{bundle_argument(bundle)} --steps {options.steps} "
+        f"--rounds {options.rounds} --starts {' '.join(map(str, options.starts))}"
+        + (f" --prototypes {' '.join(map(str, prototypes))}`" if options.prototypes else "`"),
     ]
     table = table_of(trades, heading)
     print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(table)
+    result_file("edit_start", bundle).write_text(table)
     return 0
 
 

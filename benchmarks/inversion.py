@@ -25,6 +25,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmarks.machine import describe
+from benchmarks.result_file import bundle_argument, result_file
 from model.bundle import Bundle
 from model.prototype_boxes import PrototypeBoxes
 from model.samplers import SamplerTable, bdia_inversion, bdia_regeneration, ddim, ddim_inversion
@@ -37,7 +38,6 @@ from service.engine.onnx_runner import OnnxRunner
 from service.settings import SHIPPED_BUNDLE
 from training.evaluation.reconstruction import mean_psnr_db, mean_squared_error
 
-RESULT = Path(__file__).parent / "results" / "inversion.md"
 SIZES = (0.25, 1.0)
 MAX_BATCH = 32
 OTHER_COMPANY = 7
@@ -337,13 +337,13 @@ def main() -> int:
     heading = [
         f"Bundle {bundle.name} {bundle.digest[:12]}, its {len(images)} reference images (test split), "
         f"prototypes {', '.join(map(str, prototypes))}; {describe()}.",
-        f"Command: `python -m benchmarks.inversion --steps {' '.join(map(str, options.steps))} "
+        f"Command: `python -m benchmarks.inversion{bundle_argument(bundle)} "
+        f"--steps {' '.join(map(str, options.steps))} "
         f"--gammas {' '.join(f'{gamma:g}' for gamma in options.gammas)}`",
     ]
     table = table_of(outcomes, heading)
     print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(table)
+    result_file("inversion", bundle).write_text(table)
     return 0
 
 

@@ -24,7 +24,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
 PREFIX = "PATRONUS_"
-SHIPPED_BUNDLE = Path(__file__).parents[1] / "bundles" / "fashion-mnist"
+BUNDLES = Path(__file__).parents[1] / "bundles"
+SHIPPED_BUNDLE = BUNDLES / "fashion-mnist"
+SHIPPED_BUNDLES = (SHIPPED_BUNDLE, BUNDLES / "cartoon-faces")
 
 
 class SettingsError(ValueError):
@@ -49,7 +51,7 @@ class Settings:
     tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch.
     """
 
-    bundle: Paths = (SHIPPED_BUNDLE,)
+    bundle: Paths = SHIPPED_BUNDLES
     backend: Backend = "auto"
     device: Device = "auto"
     precision: Precision = "auto"

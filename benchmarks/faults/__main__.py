@@ -46,6 +46,7 @@ FAULTS: tuple[Fault, ...] = (
     *overload.FAULTS,
 )
 SETTINGS = {
+    "PATRONUS_BUNDLE": str(SHIPPED_BUNDLE),
     "PATRONUS_TUNE_BATCH": "off",
     "PATRONUS_REQUEST_TIMEOUT_S": "20",
     "PATRONUS_LOG_LEVEL": "warning",

@@ -77,6 +77,7 @@ async def soak(*, minutes: float, share: float, capacity_s: float, redis_every_s
         with redis_process(directory) as redis:
             await redis.start()
             settings = {
+                "PATRONUS_BUNDLE": str(SHIPPED_BUNDLE),
                 "PATRONUS_CACHE_URL": redis.url,
                 "PATRONUS_REQUEST_TIMEOUT_S": f"{DEADLINE_S:g}",
                 "PATRONUS_LOG_LEVEL": "warning",

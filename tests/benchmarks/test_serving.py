@@ -60,7 +60,7 @@ def test_kinds_in_turn_come_equally_often(bundle: Bundle) -> None:
 
 def test_our_server_and_a_peers_worker_answer_alike(bundle: Bundle) -> None:
     worker = WholeRequests("stand-in")
-    settings = Settings(tune_batch="off")
+    settings = Settings(bundle=(SHIPPED_BUNDLE,), tune_batch="off")
     kinds = [Kind(0), Kind(2), Kind(3, 4)]
     calls = [Calls(bundle, 3).call(kind) for kind in kinds]
     theirs = worker.run([worker.parse(json.loads(call.body)) for call in calls])

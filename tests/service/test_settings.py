@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import SHIPPED_BUNDLE, Settings, SettingsError, cache_directory
+from service.settings import SHIPPED_BUNDLES, Settings, SettingsError, cache_directory
 
 NUMBERS = [
     "CACHE_BYTES",
@@ -32,7 +32,7 @@ NUMBERS = [
 def test_empty_environment_gives_the_defaults() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings()
-    assert settings.bundle == (SHIPPED_BUNDLE,)
+    assert settings.bundle == SHIPPED_BUNDLES
     assert settings.cache_url == "memory://"
     assert settings.host == "127.0.0.1"
     assert settings.api_keys == ()
