@@ -34,6 +34,7 @@ from service.middleware.drain_gate import DrainGate
 from service.middleware.last_resort import LastResort
 from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.prototype_names import PrototypeNames
 from service.problems import problem
 from service.rate_limit import RateLimiter
 from service.routes.answering import Context
@@ -112,7 +113,13 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     if isinstance(store, RedisStore):
         metrics.watch_cache_circuit(lambda: store.is_left_alone)
     pipelines = [
-        Pipeline(bundle, engine, Cache(store, namespace=bundle.digest, observer=metrics), core)
+        Pipeline(
+            bundle,
+            engine,
+            Cache(store, namespace=bundle.digest, observer=metrics),
+            core,
+            PrototypeNames(bundle, settings.state_dir / "names" / f"{bundle.digest}.json"),
+        )
         for bundle, core in zip(bundles, cores, strict=True)
     ]
     context = Context(settings, engine, pipelines, metrics)
@@ -175,7 +182,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "PUT"),
             allow_headers=(
                 "Authorization",
                 "X-API-Key",

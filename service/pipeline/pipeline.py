@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -42,6 +43,7 @@ from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding, KnownImages, together
 from service.pipeline.measured import REMEDY, reference_images, statistics_of
 from service.pipeline.progress import Followers, ProgressFeed, Stage
+from service.pipeline.prototype_names import PrototypeNames
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 from service.pipeline.request_context import request_admission, request_priority
 from service.pipeline.trace import Trace, Tracer
@@ -131,21 +133,37 @@ class GenerateRequest:
 class Pipeline:
     """The use cases over one bundle, whose networks `core` runs.
 
+    `names`: what its prototypes are called, None for what the bundle calls them; see `under_current_names`.
     Every call may raise PipelineError or EngineError.
     `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError. `feed` is
     told of every step, for those who want to follow.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: AsyncEngine, cache: Cache, core: EngineCore | None = None
+        self,
+        bundle: Bundle,
+        engine: AsyncEngine,
+        cache: Cache,
+        core: EngineCore | None = None,
+        names: PrototypeNames | None = None,
     ) -> None:
         self.bundle = bundle
+        self.names = names or PrototypeNames(bundle, None)
         self._core = core
         self._engine = engine
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._images = KnownImages(bundle, engine, cache, core)
         self._boxes = PrototypeBoxes(bundle.config)
         self._sampler_table = lru_cache(maxsize=MAX_TABLES)(partial(_sampler_table, self._schedule))
+
+    def under_current_names(self) -> Pipeline:
+        """This pipeline with prototypes named as they are now. A request keeps the names it began with."""
+        bundle = self.names.bundle()
+        if bundle is self.bundle:
+            return self
+        renamed = copy.copy(self)  # what it works with is shared
+        renamed.bundle = bundle
+        return renamed
 
     async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
         """Activations and similarity maps of images (C, H, W), known ones from the cache."""

@@ -15,6 +15,14 @@ _REFERENCE = "#/components/schemas/{model}"
 PNG_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or with `Accept: image/png` the picture", "content": {"image/png": {}}}
 }
+NAME_TAKEN: dict[int | str, dict[str, Any]] = {
+    409: {
+        "description": "another prototype has that name",
+        "content": {
+            "application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="ProblemModel")}}
+        },
+    }
+}
 PNG_OR_EVENTS_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "JSON; with `Accept: image/png` the picture; with `Accept: text/event-stream` events: "

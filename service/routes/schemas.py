@@ -171,6 +171,20 @@ class VisualizeRequest(ModelRequest):
     preview_every: PreviewEvery = 0
 
 
+class NameRequest(ModelRequest):
+    """What a prototype is called from now on; null: what the bundle calls it, which may be nothing."""
+
+    name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=100,
+            description="printable characters, not a number, without a /, as no other prototype is named",
+            examples=["smile"],
+        ),
+    ]
+
+
 class ModelInfo(BaseModel):
     """Which weights answered."""
 
@@ -571,4 +585,5 @@ REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     EditRequest,
     VisualizeRequest,
     DiagnoseRequest,
+    NameRequest,
 )
