@@ -42,6 +42,7 @@ from service.routes.diagnose import diagnose_router
 from service.routes.encode import encode_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.locate import locate_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
@@ -158,6 +159,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(generate_router(context))
     app.include_router(trace_router(context))
     app.include_router(visualize_router(context))
+    app.include_router(locate_router(context))
     app.include_router(diagnose_router(context))
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from model.bundle import Bundle
 from model.transforms import Pixels, to_x_0
 from service.engine.errors import DeadlineExceededError
-from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index
+from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index, prototype_indices
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import together
 from service.pipeline.pipeline import Origin, Pipeline, Starts
@@ -43,11 +43,7 @@ class Intervention:
     @classmethod
     def on(cls, bundle: Bundle, prototypes: Sequence[int | str] | None) -> list[Intervention]:
         """Each prototype from its 0.01 to its 0.99 quantile; None is all of them, in order."""
-        chosen = range(bundle.config.num_prototypes) if prototypes is None else prototypes
-        indices = [prototype_index(bundle, prototype) for prototype in chosen]
-        repeated = sorted({j for j in indices if indices.count(j) > 1})
-        if repeated:
-            raise PipelineError(f"prototypes are asked for more than once: {repeated}")
+        indices = prototype_indices(bundle, prototypes)
         return [cls(j, Edit(j, "min"), Edit(j, "max")) for j in indices]
 
     @classmethod

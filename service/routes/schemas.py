@@ -65,6 +65,17 @@ class EditModel(RequestModel):
 Edits = Annotated[list[EditModel], Field(max_length=1000)]
 
 
+Prototypes = Annotated[
+    list[int | str],
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="indices or names, each prototype once",
+        json_schema_extra={"uniqueItems": True},
+    ),
+]
+
+
 class ModelRequest(RequestModel):
     """A request to one of the models that are served (`GET /models`)."""
 
@@ -169,6 +180,14 @@ class VisualizeRequest(ModelRequest):
     steps: Steps = 20
     seed: Seed = 0
     preview_every: PreviewEvery = 0
+
+
+class LocateRequest(SourceModel):
+    """One image; prototypes: by default the 8 whose activations are most unusual over the training data, or,
+    of a model that came without data, the 8 that are most active."""
+
+    prototypes: Prototypes | None = None
+    maps: Annotated[bool, Field(description="add the similarity map [H][W] of each prototype")] = False
 
 
 class NameRequest(ModelRequest):
@@ -363,6 +382,30 @@ class VisualizeResponse(BaseModel):
     prototypes: list[VisualizedPrototype]
 
 
+class LocatedPrototype(BaseModel):
+    """Where a prototype is most present: pixel box [x0, y0, x1, y1], ends exclusive, and its centre [x, y].
+
+    z: the activation in standard deviations from its mean over the training data, null for a model that came
+    without data. overlay: the picture enlarged, the box, and the map as heat in colours that span the map's
+    own range (they compare places, not prototypes). map: similarities [H][W], where they were asked for.
+    """
+
+    prototype: int
+    name: str | None
+    activation: float
+    z: float | None
+    box: tuple[int, int, int, int]
+    centre: tuple[int, int]
+    overlay: str
+    map: list[list[float]] | None
+
+
+class LocateResponse(BaseModel):
+    model: ModelInfo
+    image_id: str
+    prototypes: list[LocatedPrototype]
+
+
 class PrototypeStatistics(BaseModel):
     """Over the training data."""
 
@@ -447,15 +490,7 @@ class DiagnoseRequest(ModelRequest):
     that are generated, as /generate does with seed, seed + 1, …
     """
 
-    prototypes: Annotated[
-        list[int | str] | None,
-        Field(
-            min_length=1,
-            max_length=1000,
-            description="indices or names, each prototype once",
-            json_schema_extra={"uniqueItems": True},
-        ),
-    ] = None
+    prototypes: Prototypes | None = None
     edits: Annotated[list[EditModel] | None, Field(min_length=1, max_length=1000)] = None
     extrapolate: bool = False
     images: Annotated[list[Base64] | None, Field(min_length=LEAST_SAMPLES)] = None
@@ -586,4 +621,5 @@ REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     VisualizeRequest,
     DiagnoseRequest,
     NameRequest,
+    LocateRequest,
 )
