@@ -54,13 +54,12 @@ def enlarged(pixels: Pixels, side: int) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def tile(picture: Image.Image | Pixels, side: int) -> Image.Image:
-    """A picture or pixels (C, H, W), enlarged or reduced to fit into a square of `side`, in its middle."""
-    if not isinstance(picture, Image.Image):
-        picture = enlarged(picture, side)
-    if max(picture.size) > side:
-        picture = picture.copy()
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+def tile(pixels: Pixels, side: int, box: Box | None = None) -> Image.Image:
+    """pixels (C, H, W), enlarged or reduced to fit into a square of `side`, in its middle, their box drawn."""
+    picture = enlarged(pixels, side)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if box is not None:
+        picture = with_box(picture, box, pixels.shape[1:])
     square = Image.new("RGB", (side, side), PAPER)
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
@@ -79,9 +78,9 @@ def with_box(picture: Image.Image, box: Box, shape: Sequence[int]) -> Image.Imag
     return drawn
 
 
-def montage(cards: Sequence[Card], columns: int | None = None) -> Image.Image:
-    """Cards of pictures of one size in rows of `columns`; by default, so that the whole is about as high as
-    it is wide."""
+def montage(cards: Sequence[Card], *, title: str = "", columns: int | None = None) -> Image.Image:
+    """Cards of pictures of one size in rows of `columns`, under a title; by default, so that the whole is
+    about as high as it is wide."""
     sizes = [picture.size for card in cards for picture in card.pictures]
     across = max(len(card.pictures) for card in cards)
     width = across * max(size[0] for size in sizes) + (across - 1) * (GAP // 2)
@@ -91,10 +90,14 @@ def montage(cards: Sequence[Card], columns: int | None = None) -> Image.Image:
         columns = max(1, round(math.sqrt(len(cards) * (height + GAP) / (width + GAP))))
     columns = min(columns, len(cards))
     rows = math.ceil(len(cards) / columns)
-    whole = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + GAP) + GAP), PAPER)
+    title_height = LINE_HEIGHT + GAP if title else 0
+    size = (columns * (width + GAP) + GAP, title_height + rows * (height + GAP) + GAP)
+    whole = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(whole)
+    draw.text((GAP, GAP), shortened(title, whole.width - 2 * GAP), fill=INK, font=_font())
     for i, card in enumerate(cards):
-        left, top = GAP + (i % columns) * (width + GAP), GAP + (i // columns) * (height + GAP)
+        left = GAP + (i % columns) * (width + GAP)
+        top = title_height + GAP + (i // columns) * (height + GAP)
         for k, line in enumerate(card.lines):
             draw.text((left, top + k * LINE_HEIGHT), shortened(line, width), fill=INK, font=_font())
         x = left

@@ -1,4 +1,4 @@
-"""Encode, generate, edit, visualize: each use case as the steps it consists of."""
+"""Encode, generate, edit: each use case as the steps it consists of."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from model.samplers import (
     sampler_table,
 )
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, crop, from_x_0, to_x_0
+from model.transforms import Pixels, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
@@ -81,20 +81,6 @@ class Generation:
     activations_from: Origin
     timing: Timing
     trace: Trace | None
-
-
-@dataclass(frozen=True)
-class Visualization:
-    """What one prototype stands for: the image that it changed most clearly, before and after."""
-
-    prototype: int
-    target: float
-    source: Pixels
-    enhanced: Pixels
-    patch: Pixels
-    box: Box
-    before: float
-    after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,62 +246,6 @@ class Pipeline:
             timing=timing,
         )
 
-    async def visualize(
-        self,
-        prototype: int | str,
-        sources: Sequence[Pixels],
-        *,
-        steps: int,
-        deadline: float,
-        feed: ProgressFeed | None = None,
-    ) -> Visualization:
-        """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
-
-        Find its largest activation on test images (and the sources, which are all there is in a bundle
-        without pictures); set it on every source, x_T kept; regenerate and
-        encode; keep the result in which it is strongest, and cut out the patch that matches best.
-        """
-        self._check_steps(steps)
-        j = prototype_index(self.bundle, prototype)
-        references = reference_images(self.bundle)
-        known_images = await self.encode([*sources, *references])
-        encodings = known_images[: len(sources)]
-        target = max(float(known.activations[j]) for known in known_images)
-        asked = np.stack([known.activations for known in encodings])
-        asked[:, j] = target
-        x_T = np.stack(
-            await together(
-                [
-                    self._images.invert(
-                        known, steps, _listener(feed, Stage.INVERT, steps, i, j), deadline, steps
-                    )
-                    for i, known in enumerate(encodings)
-                ]
-            )
-        )
-        table = ddim(self._schedule, steps)
-        pixels, _ = await self._denoise(
-            table,
-            x_T,
-            asked,
-            (0,) * len(sources),
-            deadline,
-            on_step=_listener(feed, Stage.GENERATE, steps, prototype=j),
-        )
-        results = await self.encode(list(pixels))
-        best = int(np.argmax([known.activations[j] for known in results]))
-        box = self.best_box(j, results[best].similarity_maps[j])
-        return Visualization(
-            prototype=j,
-            target=target,
-            source=sources[best],
-            enhanced=pixels[best],
-            patch=crop(pixels[best], box),
-            box=box,
-            before=float(encodings[best].activations[j]),
-            after=float(results[best].activations[j]),
-        )
-
     async def starts(
         self,
         sources: Sequence[Pixels],
@@ -341,14 +271,24 @@ class Pipeline:
         return Starts(x_T, activations, "image", ddim(self._schedule, steps))
 
     async def regenerate(
-        self, starts: Starts, activations: Float32, deadline: float
+        self,
+        starts: Starts,
+        activations: Float32,
+        deadline: float,
+        *,
+        feed: ProgressFeed | None = None,
+        prototype: int | None = None,
     ) -> tuple[Pixels, EncodeResult]:
         """All of `starts` under other activations (n, m): pictures (n, C, H, W), and these encoded.
 
-        For pictures that nobody comes back to: the cache is not filled with them.
+        For pictures that nobody comes back to: the cache is not filled with them. `feed` is told of every
+        step, as done for `prototype`.
         """
         seeds = (0,) * len(activations)
-        pixels, _ = await self._denoise(starts.table, starts.x_T, activations, seeds, deadline, on_step=None)
+        listener = _listener(feed, Stage.GENERATE, len(starts.table), prototype=prototype)
+        pixels, _ = await self._denoise(
+            starts.table, starts.x_T, activations, seeds, deadline, on_step=listener
+        )
         job = EncodeJob(to_x_0(pixels), deadline, request_admission())
         return pixels, await self._engine.encode(job, self._core)
 

@@ -164,21 +164,17 @@ class EditRequest(SourceModel):
 
 
 class VisualizeRequest(ModelRequest):
-    """Sources are `images` (or files named `image`), else `num_samples` test images that the bundle keeps."""
+    """Of `prototypes` (default: all); sources are `images` (or files named `image`), else `num_samples` test
+    images that the bundle keeps."""
 
-    prototypes: Annotated[
-        list[int | str],
-        Field(
-            min_length=1,
-            max_length=1000,
-            description="indices or names, each prototype once",
-            json_schema_extra={"uniqueItems": True},
-        ),
-    ]
+    prototypes: Prototypes | None = None
     images: Annotated[list[Base64] | None, Field(min_length=1)] = None
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
+    samples: Annotated[bool, Field(description="add the pictures of all sources, not of the best only")] = (
+        False
+    )
     preview_every: PreviewEvery = 0
 
 
@@ -363,8 +359,22 @@ class EditResponse(BaseModel):
     timings: Timings
 
 
+class EnhancedSource(BaseModel):
+    """The source of that index with the prototype enhanced, whose own activation is before and after."""
+
+    source: int
+    image: str
+    activation_before: float
+    activation_after: float
+
+
 class VisualizedPrototype(BaseModel):
-    """`target`: the activation that was set; before and after: the prototype's own activation."""
+    """`target`: the activation that was set; before and after: the prototype's own activation, re-encoded.
+
+    source, enhanced, patch and box are of the source in which it became strongest, `source_index` of
+    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. samples:
+    one for each source, where they were asked for.
+    """
 
     prototype: int
     name: str | None
@@ -375,10 +385,19 @@ class VisualizedPrototype(BaseModel):
     box: tuple[int, int, int, int]
     activation_before: float
     activation_after: float
+    source_index: int
+    num_sources: int
+    raised: int
+    mean_before: float
+    mean_after: float
+    samples: list[EnhancedSource] | None
 
 
 class VisualizeResponse(BaseModel):
+    """`sources`: their pictures, where samples were asked for."""
+
     model: ModelInfo
+    sources: list[str] | None
     prototypes: list[VisualizedPrototype]
 
 
@@ -472,8 +491,8 @@ class ProgressEvent(BaseModel):
 
     stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit),
     `intervene` (of /diagnose, whose steps are interventions); image: index, for /edit 0 the edited and 1 the
-    reconstruction; prototype: of /visualize and /diagnose; preview: x_0_hat, as PNG in base64. Who reads
-    slowly misses some, never the last of an image.
+    reconstruction; prototype: of /visualize and /diagnose, except while they invert; preview: x_0_hat, as PNG
+    in base64. Who reads slowly misses some, never the last of an image.
     """
 
     stage: Literal["invert", "generate", "correct", "intervene"]
