@@ -40,8 +40,10 @@ from service.rate_limit import RateLimiter
 from service.routes.answering import Context
 from service.routes.diagnose import diagnose_router
 from service.routes.encode import encode_router
+from service.routes.extrapolate import extrapolate_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.interpolate import interpolate_router
 from service.routes.locate import locate_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
@@ -158,6 +160,8 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
     app.include_router(trace_router(context))
+    app.include_router(extrapolate_router(context))
+    app.include_router(interpolate_router(context))
     app.include_router(visualize_router(context))
     app.include_router(locate_router(context))
     app.include_router(diagnose_router(context))

@@ -21,7 +21,7 @@ OVERLAY_SIDE = 256
 GAP = 8
 FONT_SIZE = 13
 LINE_HEIGHT = 17
-INK, PAPER = (20, 20, 20), (255, 255, 255)
+INK, PAPER, MARGIN = (20, 20, 20), (255, 255, 255), (226, 226, 226)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +55,12 @@ def enlarged(pixels: Pixels, side: int) -> Image.Image:
 
 
 def tile(pixels: Pixels, side: int, box: Box | None = None) -> Image.Image:
-    """pixels (C, H, W), enlarged or reduced to fit into a square of `side`, in its middle, their box drawn."""
+    """pixels (C, H, W), scaled to fit into a square of `side`, in its middle; their box drawn."""
     picture = enlarged(pixels, side)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     if box is not None:
         picture = with_box(picture, box, pixels.shape[1:])
-    square = Image.new("RGB", (side, side), PAPER)
+    square = Image.new("RGB", (side, side), MARGIN)
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
 

@@ -186,6 +186,33 @@ class LocateRequest(SourceModel):
     maps: Annotated[bool, Field(description="add the similarity map [H][W] of each prototype")] = False
 
 
+class ExtrapolateRequest(SourceModel):
+    """In one image, or without one in the sample that /generate draws with that seed."""
+
+    prototype: Annotated[int | str, Field(description="index or name")]
+    values: Annotated[
+        list[Annotated[float, Field(ge=-1e6, le=1e6)]] | None,
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="activations that it is given, each in a picture, 0 to 9.21; default: 7 from 0 to 3",
+        ),
+    ] = None
+    steps: Steps = 20
+    seed: Seed = 0
+    preview_every: PreviewEvery = 0
+
+
+class InterpolateRequest(ModelRequest):
+    """Two images: in `images`, in `image_ids`, or as multipart/form-data two files named `image`."""
+
+    images: Annotated[list[Base64] | None, Field(min_length=2, max_length=2)] = None
+    image_ids: Annotated[list[ImageId] | None, Field(min_length=2, max_length=2)] = None
+    num_images: Annotated[int, Field(ge=2, le=4096, description="pictures, both ends among them")] = 7
+    steps: Steps = 20
+    preview_every: PreviewEvery = 0
+
+
 class NameRequest(ModelRequest):
     """What a prototype is called from now on; null: what the bundle calls it, which may be nothing."""
 
@@ -425,6 +452,49 @@ class LocateResponse(BaseModel):
     prototypes: list[LocatedPrototype]
 
 
+class ExtrapolatedImage(BaseModel):
+    """asked, achieved: the prototype's activation; is_outside: of the training data's 0.01 to 0.99 quantiles,
+    null for a model that came without data; activations [m]: all, re-encoded from the picture."""
+
+    asked: float
+    achieved: float
+    is_outside: bool | None
+    image: str
+    activations: list[float]
+
+
+class ExtrapolateResponse(BaseModel):
+    """before: the prototype's activation in the image, or as it was drawn; low, high: its 0.01 and 0.99
+    quantile over the training data; image_id: of the image that was given."""
+
+    model: ModelInfo
+    image_id: str | None
+    prototype: int
+    name: str | None
+    activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
+    before: float
+    low: float | None
+    high: float | None
+    images: list[ExtrapolatedImage]
+    total_s: float
+
+
+class InterpolatedImage(BaseModel):
+    """weight: of the second image; asked [m]: between both images' activations; achieved [m]: re-encoded."""
+
+    weight: float
+    image: str
+    asked: list[float]
+    achieved: list[float]
+
+
+class InterpolateResponse(BaseModel):
+    model: ModelInfo
+    image_ids: tuple[str, str]
+    images: list[InterpolatedImage]
+    total_s: float
+
+
 class PrototypeStatistics(BaseModel):
     """Over the training data."""
 
@@ -641,4 +711,6 @@ REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     DiagnoseRequest,
     NameRequest,
     LocateRequest,
+    ExtrapolateRequest,
+    InterpolateRequest,
 )

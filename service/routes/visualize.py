@@ -129,7 +129,7 @@ def _picture(bundle: Bundle, found: Sequence[Visualization]) -> bytes:
     cards = []
     for item in found:
         name = bundle.prototypes[item.prototype].name
-        change = f"s {item.before[item.best]:.2f} → {item.after[item.best]:.2f}"
+        change = f"s {item.before[item.best]:.2f} to {item.after[item.best]:.2f}"
         lines = (
             f"{item.prototype}  {name or ''}".rstrip(),
             f"{change}   rose in {item.num_raised} of {len(item.before)}",
