@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from fastapi import APIRouter
@@ -91,7 +92,7 @@ def _default_values(max_images: int) -> list[float]:
 
 
 def _images(j: int, found: Extrapolation) -> list[ExtrapolatedImage]:
-    is_outside = found.is_outside or [None] * len(found.values)
+    is_outside: Sequence[bool | None] = found.is_outside or [None] * len(found.values)
     return [
         ExtrapolatedImage(
             asked=value,
