@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.config import ModelConfig, Scale
+from model.pixel_map import cell_centre
 from model.receptive_field import Box
 
 Int64 = npt.NDArray[np.int64]
@@ -22,6 +23,7 @@ class PrototypeBoxes:
     """
 
     def __init__(self, config: ModelConfig) -> None:
+        self._config = config
         counts = config.encoder.num_prototypes_by_scale
         self.scales: tuple[Scale, ...] = tuple(scale for scale, count in counts.items() for _ in range(count))
         self._group: Int64 = np.repeat(np.arange(len(counts)), list(counts.values()))  # (m,)
@@ -31,6 +33,22 @@ class PrototypeBoxes:
         """Of one prototype at one flat (row-major) cell of the similarity maps' grid."""
         x0, y0, x1, y1 = self.at(prototype, cell).tolist()
         return (x0, y0, x1, y1)
+
+    def centre(self, prototype: int, cell: int) -> tuple[int, int]:
+        """The pixel (x, y) that is the middle of what a prototype sees at a flat cell, within the image.
+
+        Of a patch that reaches over the border, it is not the middle of its box, which ends there.
+        """
+        config = self._config
+        height, width = config.image.height, config.image.width
+        if self.scales[prototype] == "global":
+            return width // 2, height // 2
+        if self.scales[prototype] == "wide":
+            columns = config.grid_shape[1]
+            row, column = (2 * wide_index(index) for index in divmod(cell, columns))
+            cell = row * columns + column
+        x, y = cell_centre(cell, config)
+        return min(max(int(x + 0.5), 0), width - 1), min(max(int(y + 0.5), 0), height - 1)
 
     def at(self, prototypes: npt.ArrayLike, cells: npt.ArrayLike) -> Int64:
         """(..., 4) of prototypes (...) at flat cells (...), which are broadcast against each other.

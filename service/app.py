@@ -34,13 +34,17 @@ from service.middleware.drain_gate import DrainGate
 from service.middleware.last_resort import LastResort
 from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.prototype_names import PrototypeNames
 from service.problems import problem
 from service.rate_limit import RateLimiter
 from service.routes.answering import Context
 from service.routes.diagnose import diagnose_router
 from service.routes.encode import encode_router
+from service.routes.extrapolate import extrapolate_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.interpolate import interpolate_router
+from service.routes.locate import locate_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
@@ -112,7 +116,13 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     if isinstance(store, RedisStore):
         metrics.watch_cache_circuit(lambda: store.is_left_alone)
     pipelines = [
-        Pipeline(bundle, engine, Cache(store, namespace=bundle.digest, observer=metrics), core)
+        Pipeline(
+            bundle,
+            engine,
+            Cache(store, namespace=bundle.digest, observer=metrics),
+            core,
+            PrototypeNames(bundle, settings.state_dir / "names" / f"{bundle.digest}.json"),
+        )
         for bundle, core in zip(bundles, cores, strict=True)
     ]
     context = Context(settings, engine, pipelines, metrics)
@@ -150,7 +160,10 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
     app.include_router(trace_router(context))
+    app.include_router(extrapolate_router(context))
+    app.include_router(interpolate_router(context))
     app.include_router(visualize_router(context))
+    app.include_router(locate_router(context))
     app.include_router(diagnose_router(context))
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))
@@ -175,7 +188,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "PUT"),
             allow_headers=(
                 "Authorization",
                 "X-API-Key",

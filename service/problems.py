@@ -19,7 +19,14 @@ from service.engine.errors import (
     StepFailedError,
 )
 from service.images import ImageError, ImageTooLargeError
-from service.pipeline.errors import PipelineError, UnknownImageError, UnknownModelError, UnknownPrototypeError
+from service.pipeline.errors import (
+    NamesFileError,
+    NameTakenError,
+    PipelineError,
+    UnknownImageError,
+    UnknownModelError,
+    UnknownPrototypeError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -39,11 +46,13 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (  # the first match counts
     (UnknownModelError, 404),
     (UnknownPrototypeError, 404),
     (UnknownImageError, 404),
+    (NameTakenError, 409),
     (PipelineError, 422),
     (JobTooLargeError, 422),
     (NonFiniteOutputError, 422),
     (BudgetTooSmallError, 422),
     (BudgetExceededError, 429),
+    (NamesFileError, 503),
     (QueueFullError, 503),
     (EngineStoppedError, 503),
     (JobCancelledError, 503),

@@ -48,7 +48,8 @@ class Settings:
     0 for no limit; cors_origins: comma-separated, none means that browsers of other origins are refused;
     log_format: auto is json where stderr is no terminal; cache_timeout_ms: for one call of Redis;
     step_timeout_s: a step of the network that takes longer is taken for dead, and liveness fails;
-    tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch.
+    tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch;
+    state_dir: where the names given to prototypes are kept.
     """
 
     bundle: Paths = SHIPPED_BUNDLES
@@ -79,6 +80,7 @@ class Settings:
     port: int = 8000
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "auto"
+    state_dir: Path = dataclasses.field(default_factory=lambda: state_directory())
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -95,6 +97,8 @@ class Settings:
                 f"{PREFIX}MAX_BODIES_BYTES must be at least {PREFIX}MAX_BODY_BYTES, {self.max_body_bytes}, "
                 f"not {self.max_bodies_bytes}"
             )
+        if self.state_dir == Path():
+            raise SettingsError(f"{PREFIX}STATE_DIR must name a directory")
         if not self.bundle:
             raise SettingsError(f"{PREFIX}BUNDLE must name at least one directory")
         if self.precision == "bf16" and self.backend != "torch":
@@ -148,11 +152,19 @@ class Settings:
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """Where this user's programs keep what they can make again (XDG base directories)."""
-    named = Path(environment.get("XDG_CACHE_HOME", ""))
-    if named.is_absolute():
-        return named / "patronus"
+    return _user_directory(environment.get("XDG_CACHE_HOME", ""), ".cache")
+
+
+def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's programs keep what nobody can make again (XDG base directories)."""
+    return _user_directory(environment.get("XDG_STATE_HOME", ""), ".local/state")
+
+
+def _user_directory(named: str, below_home: str) -> Path:
+    if Path(named).is_absolute():
+        return Path(named) / "patronus"
     try:
-        return Path.home() / ".cache" / "patronus"
+        return Path.home() / below_home / "patronus"
     except RuntimeError:  # a user without a home, as containers have them
         return Path(tempfile.gettempdir()) / "patronus"
 
@@ -171,6 +183,7 @@ def _paths(text: str) -> tuple[Path, ...]:
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
+    "Path": lambda text: Path(text.strip()),
     "Paths": _paths,
     "tuple[str, ...]": _keys,
     "Origins": _keys,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -63,6 +64,20 @@ def prototype_index(bundle: Bundle, prototype: int | str) -> int:
         if entry.name == prototype:
             return index
     raise UnknownPrototypeError(f"there is no prototype named {prototype[:100]!r}")
+
+
+def prototype_indices(bundle: Bundle, prototypes: Sequence[int | str] | None) -> list[int]:
+    """The indices of prototypes that are each given once; None is all of them, in order.
+
+    Raises UnknownPrototypeError, and PipelineError for one that is given twice.
+    """
+    if prototypes is None:
+        return list(range(bundle.config.num_prototypes))
+    indices = [prototype_index(bundle, prototype) for prototype in prototypes]
+    repeated = sorted(j for j, count in Counter(indices).items() if count > 1)
+    if repeated:
+        raise PipelineError(f"prototypes are asked for more than once: {repeated}")
+    return indices
 
 
 def apply_edits(

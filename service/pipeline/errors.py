@@ -15,5 +15,17 @@ class UnknownPrototypeError(PipelineError):
     """A prototype is named or numbered that the model does not have."""
 
 
+class InvalidNameError(PipelineError):
+    """A prototype cannot have that name."""
+
+
+class NameTakenError(PipelineError):
+    """Another prototype of the model has that name."""
+
+
+class NamesFileError(Exception):
+    """The names that prototypes were given cannot be read or kept; a fault of the service's surroundings."""
+
+
 class UnknownImageError(PipelineError):
     """An image_id was never given out for this model, or is no longer kept."""

@@ -6,7 +6,6 @@ its two pictures is an effect of that entry.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +14,9 @@ import numpy.typing as npt
 
 from model.bundle import Bundle
 from model.transforms import Pixels, to_x_0
-from service.engine.errors import DeadlineExceededError
-from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index
+from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index, prototype_indices
 from service.pipeline.errors import PipelineError
-from service.pipeline.known_images import together
+from service.pipeline.in_turns import in_turns
 from service.pipeline.pipeline import Origin, Pipeline, Starts
 from service.pipeline.progress import ProgressFeed, Stage
 from service.pipeline.randomness import sample_seeds
@@ -26,8 +24,6 @@ from service.pipeline.randomness import sample_seeds
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-SAMPLES_IN_FLIGHT = 128
-"""Enough to fill a batch; the rest of an experiment waits here, and not in the engine's queue."""
 MAX_PICTURE_BYTES = 2**28
 """Of all pictures of one experiment, which are in memory together."""
 
@@ -43,11 +39,7 @@ class Intervention:
     @classmethod
     def on(cls, bundle: Bundle, prototypes: Sequence[int | str] | None) -> list[Intervention]:
         """Each prototype from its 0.01 to its 0.99 quantile; None is all of them, in order."""
-        chosen = range(bundle.config.num_prototypes) if prototypes is None else prototypes
-        indices = [prototype_index(bundle, prototype) for prototype in chosen]
-        repeated = sorted({j for j in indices if indices.count(j) > 1})
-        if repeated:
-            raise PipelineError(f"prototypes are asked for more than once: {repeated}")
+        indices = prototype_indices(bundle, prototypes)
         return [cls(j, Edit(j, "min"), Edit(j, "max")) for j in indices]
 
     @classmethod
@@ -155,32 +147,29 @@ class _Laboratory:
         self._starts = starts
         self._deadline = deadline
         self._feed = feed
-        self._places = asyncio.Semaphore(max(1, SAMPLES_IN_FLIGHT // experiment.num_samples))
-        self._began_with_s = pipeline.seconds_left(deadline)
-        self._num_begun = 0
         self._num_done = 0
 
     async def pairs(self) -> list[Pair]:
         """Of each intervention, in order."""
         plain = await self._pictures(None) if self._experiment.is_compared_with_plain else None
-        # The first one alone: once it is taken, none of the others is refused for a full queue.
-        first, *others = self._experiment.interventions
-        pair = await self._pair(first, plain)
-        return [pair, *await together([self._pair(item, plain) for item in others])]
+        return await in_turns(
+            self._experiment.interventions,
+            lambda intervention: self._pair(intervention, plain),
+            num_samples=self._experiment.num_samples,
+            seconds_left=lambda: self._pipeline.seconds_left(self._deadline),
+            what="interventions",
+        )
 
     async def _pair(self, intervention: Intervention, plain: Pictures | None) -> Pair:
-        async with self._places:
-            self._num_begun += 1
-            if intervention.before is None:
-                assert plain is not None  # as `is_compared_with_plain` says
-                pair = Pair(plain, await self._pictures(intervention.after))
-            else:
-                before = await self._pictures(intervention.before)
-                pair = Pair(before, await self._pictures(intervention.after))
-            self._num_done += 1
-            self._tell(intervention, pair)
-            self._check_pace()
-            return pair
+        if intervention.before is None:
+            assert plain is not None  # as `is_compared_with_plain` says
+            pair = Pair(plain, await self._pictures(intervention.after))
+        else:
+            before = await self._pictures(intervention.before)
+            pair = Pair(before, await self._pictures(intervention.after))
+        self._num_done += 1
+        self._tell(intervention, pair)
+        return pair
 
     async def _pictures(self, edit: Edit | None) -> Pictures:
         s = self._starts.activations
@@ -198,14 +187,3 @@ class _Laboratory:
             num_interventions = len(self._experiment.interventions)
             tell = self._feed.listener(Stage.INTERVENE, num_interventions, prototype=intervention.prototype)
             tell(0, self._num_done, to_x_0(pair.after.pixels[0]))
-
-    def _check_pace(self) -> None:
-        """Give up where time is too short even if all that was begun were done by now, at the pace so far."""
-        left_s = self._pipeline.seconds_left(self._deadline)
-        num_left = len(self._experiment.interventions) - self._num_begun
-        needed_s = (self._began_with_s - left_s) / self._num_begun * num_left
-        if needed_s > left_s:
-            raise DeadlineExceededError(
-                f"{num_left} more interventions need {needed_s:.1f} s or more, {left_s:.1f} s are left: "
-                "ask for fewer prototypes, samples or steps"
-            )

@@ -1,8 +1,9 @@
-"""Encode, generate, edit, visualize: each use case as the steps it consists of."""
+"""Encode, generate, edit: each use case as the steps it consists of."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,7 +25,7 @@ from model.samplers import (
     sampler_table,
 )
 from model.schedule import NoiseSchedule
-from model.transforms import Pixels, crop, from_x_0, to_x_0
+from model.transforms import Pixels, from_x_0, to_x_0
 from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
@@ -42,6 +43,7 @@ from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding, KnownImages, together
 from service.pipeline.measured import REMEDY, reference_images, statistics_of
 from service.pipeline.progress import Followers, ProgressFeed, Stage
+from service.pipeline.prototype_names import PrototypeNames
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 from service.pipeline.request_context import request_admission, request_priority
 from service.pipeline.trace import Trace, Tracer
@@ -79,20 +81,6 @@ class Generation:
     activations_from: Origin
     timing: Timing
     trace: Trace | None
-
-
-@dataclass(frozen=True)
-class Visualization:
-    """What one prototype stands for: the image that it changed most clearly, before and after."""
-
-    prototype: int
-    target: float
-    source: Pixels
-    enhanced: Pixels
-    patch: Pixels
-    box: Box
-    before: float
-    after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,21 +121,37 @@ class GenerateRequest:
 class Pipeline:
     """The use cases over one bundle, whose networks `core` runs.
 
+    `names`: what its prototypes are called, None for what the bundle calls them; see `under_current_names`.
     Every call may raise PipelineError or EngineError.
     `deadline` is in the engine's clock; work not done by then fails with DeadlineExceededError. `feed` is
     told of every step, for those who want to follow.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: AsyncEngine, cache: Cache, core: EngineCore | None = None
+        self,
+        bundle: Bundle,
+        engine: AsyncEngine,
+        cache: Cache,
+        core: EngineCore | None = None,
+        names: PrototypeNames | None = None,
     ) -> None:
         self.bundle = bundle
+        self.names = names or PrototypeNames(bundle, None)
         self._core = core
         self._engine = engine
         self._schedule = NoiseSchedule.from_config(bundle.config.schedule)
         self._images = KnownImages(bundle, engine, cache, core)
         self._boxes = PrototypeBoxes(bundle.config)
         self._sampler_table = lru_cache(maxsize=MAX_TABLES)(partial(_sampler_table, self._schedule))
+
+    def under_current_names(self) -> Pipeline:
+        """This pipeline with prototypes named as they are now. A request keeps the names it began with."""
+        bundle = self.names.bundle()
+        if bundle is self.bundle:
+            return self
+        renamed = copy.copy(self)  # what it works with is shared
+        renamed.bundle = bundle
+        return renamed
 
     async def encode(self, images: Sequence[Pixels]) -> list[Encoding]:
         """Activations and similarity maps of images (C, H, W), known ones from the cache."""
@@ -253,62 +257,6 @@ class Pipeline:
             timing=timing,
         )
 
-    async def visualize(
-        self,
-        prototype: int | str,
-        sources: Sequence[Pixels],
-        *,
-        steps: int,
-        deadline: float,
-        feed: ProgressFeed | None = None,
-    ) -> Visualization:
-        """A prototype's meaning, by the paper's four steps (Weng et al. 2026, section 3.3).
-
-        Find its largest activation on test images (and the sources, which are all there is in a bundle
-        without pictures); set it on every source, x_T kept; regenerate and
-        encode; keep the result in which it is strongest, and cut out the patch that matches best.
-        """
-        self._check_steps(steps)
-        j = prototype_index(self.bundle, prototype)
-        references = reference_images(self.bundle)
-        known_images = await self.encode([*sources, *references])
-        encodings = known_images[: len(sources)]
-        target = max(float(known.activations[j]) for known in known_images)
-        asked = np.stack([known.activations for known in encodings])
-        asked[:, j] = target
-        x_T = np.stack(
-            await together(
-                [
-                    self._images.invert(
-                        known, steps, _listener(feed, Stage.INVERT, steps, i, j), deadline, steps
-                    )
-                    for i, known in enumerate(encodings)
-                ]
-            )
-        )
-        table = ddim(self._schedule, steps)
-        pixels, _ = await self._denoise(
-            table,
-            x_T,
-            asked,
-            (0,) * len(sources),
-            deadline,
-            on_step=_listener(feed, Stage.GENERATE, steps, prototype=j),
-        )
-        results = await self.encode(list(pixels))
-        best = int(np.argmax([known.activations[j] for known in results]))
-        box = self.best_box(j, results[best].similarity_maps[j])
-        return Visualization(
-            prototype=j,
-            target=target,
-            source=sources[best],
-            enhanced=pixels[best],
-            patch=crop(pixels[best], box),
-            box=box,
-            before=float(encodings[best].activations[j]),
-            after=float(results[best].activations[j]),
-        )
-
     async def starts(
         self,
         sources: Sequence[Pixels],
@@ -334,14 +282,24 @@ class Pipeline:
         return Starts(x_T, activations, "image", ddim(self._schedule, steps))
 
     async def regenerate(
-        self, starts: Starts, activations: Float32, deadline: float
+        self,
+        starts: Starts,
+        activations: Float32,
+        deadline: float,
+        *,
+        feed: ProgressFeed | None = None,
+        prototype: int | None = None,
     ) -> tuple[Pixels, EncodeResult]:
         """All of `starts` under other activations (n, m): pictures (n, C, H, W), and these encoded.
 
-        For pictures that nobody comes back to: the cache is not filled with them.
+        For pictures that nobody comes back to: the cache is not filled with them. `feed` is told of every
+        step, as done for `prototype`.
         """
         seeds = (0,) * len(activations)
-        pixels, _ = await self._denoise(starts.table, starts.x_T, activations, seeds, deadline, on_step=None)
+        listener = _listener(feed, Stage.GENERATE, len(starts.table), prototype=prototype)
+        pixels, _ = await self._denoise(
+            starts.table, starts.x_T, activations, seeds, deadline, on_step=listener
+        )
         job = EncodeJob(to_x_0(pixels), deadline, request_admission())
         return pixels, await self._engine.encode(job, self._core)
 

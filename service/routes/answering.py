@@ -53,7 +53,7 @@ class Context:
         for pipeline in self.pipelines if model is not None else self.pipelines[:1]:
             if model in (None, pipeline.bundle.name):
                 request.state.model_name = pipeline.bundle.name
-                return pipeline
+                return pipeline.under_current_names()
         names = ", ".join(pipeline.bundle.name for pipeline in self.pipelines)
         raise UnknownModelError(f"there is no model {(model or '')[:100]!r}: this service has {names}")
 

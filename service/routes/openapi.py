@@ -15,6 +15,10 @@ _REFERENCE = "#/components/schemas/{model}"
 PNG_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or with `Accept: image/png` the picture", "content": {"image/png": {}}}
 }
+_PROBLEM = {"schema": {"$ref": _REFERENCE.format(model=ProblemModel.__name__)}}
+NAME_TAKEN: dict[int | str, dict[str, Any]] = {
+    409: {"description": "another prototype has that name", "content": {"application/problem+json": _PROBLEM}}
+}
 PNG_OR_EVENTS_OR_JSON: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "JSON; with `Accept: image/png` the picture; with `Accept: text/event-stream` events: "
@@ -98,7 +102,6 @@ def describe(app: FastAPI, *, needs_key: bool) -> None:
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
-            reference = {"$ref": _REFERENCE.format(model=ProblemModel.__name__)}
             if needs_key:
                 document["components"]["securitySchemes"] = _KEYS
             for name, path in document["paths"].items():
@@ -110,7 +113,7 @@ def describe(app: FastAPI, *, needs_key: bool) -> None:
                     if "requestBody" in operation:
                         operation["parameters"] = [*operation.get("parameters", ()), *_HEADERS]
                     for status, description in _PROBLEMS.items():
-                        content = {"application/problem+json": {"schema": reference}}
+                        content = {"application/problem+json": _PROBLEM}
                         operation["responses"][status] = {"description": description, "content": content}
             app.openapi_schema = document
         return app.openapi_schema

@@ -1,7 +1,8 @@
-"""GET /prototypes and /prototypes/{prototype}"""
+"""GET /prototypes, GET and PUT /prototypes/{prototype}"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from model.transforms import Pixels, crop
 from service.images import encode_png, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.measured import REMEDY
+from service.pipeline.pipeline import Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
@@ -27,8 +29,10 @@ from service.routes.answering import (
     png_response,
     wants_png,
 )
-from service.routes.openapi import PNG_OR_JSON
+from service.routes.bodies import read_body
+from service.routes.openapi import NAME_TAKEN, PNG_OR_JSON, body_of
 from service.routes.schemas import (
+    NameRequest,
     PrototypeAttribute,
     PrototypeEffect,
     PrototypeModel,
@@ -65,29 +69,60 @@ def prototypes_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             del deadline
             pipeline = context.pipeline(request, model)
-            bundle = pipeline.bundle
-            j = prototype_index(bundle, int(prototype) if _is_index(prototype) else prototype)
-            pictures = bundle.pictures
-            if wants_png(request):
-                if pictures is None:
-                    raise ProblemError(
-                        404, f"the bundle {bundle.name!r} keeps no picture of prototypes: {REMEDY}"
-                    )
-                return png_response(encode_png(_patch(pictures, j)))
-            exemplar = None if pictures is None else to_base64(encode_png(pictures.exemplar_images[j]))
-            return json_response(
-                PrototypeResponse(
-                    model=model_info(pipeline),
-                    prototype=_described(bundle, j),
-                    exemplar_image=exemplar,
-                    **_effects(bundle, j),
-                    **_patches(None if pictures is None else pictures.patches, j),
-                )
-            )
+            return _shown(request, pipeline, _index(pipeline, prototype))
 
         return await answer(context, request, "prototype", work)
 
+    @router.put(
+        "/prototypes/{prototype}",
+        response_model=PrototypeResponse,
+        responses=PNG_OR_JSON | NAME_TAKEN,
+        openapi_extra=body_of(NameRequest, files=False),
+    )
+    async def rename(request: Request, prototype: str, model: str | None = None) -> Response:
+        """Name a prototype, given by index or the name it has; the answer is that of GET.
+
+        Names are kept over restarts, and hold wherever a prototype is asked for or shown. `model` may stand
+        in the address, as for GET, or in the body.
+        """
+
+        async def work(deadline: float) -> Response:
+            del deadline
+            body, _ = await read_body(request, NameRequest, max_files=0)
+            if None not in (model, body.model) and model != body.model:
+                raise ProblemError(422, "model in the address and in the body must be the same")
+            chosen = model if body.model is None else body.model
+            pipeline = context.pipeline(request, chosen)
+            j = _index(pipeline, prototype)
+            await asyncio.to_thread(pipeline.names.rename, j, body.name)
+            return _shown(request, context.pipeline(request, chosen), j)
+
+        return await answer(context, request, "rename", work)
+
     return router
+
+
+def _index(pipeline: Pipeline, prototype: str) -> int:
+    return prototype_index(pipeline.bundle, int(prototype) if _is_index(prototype) else prototype)
+
+
+def _shown(request: Request, pipeline: Pipeline, j: int) -> Response:
+    bundle = pipeline.bundle
+    pictures = bundle.pictures
+    if wants_png(request):
+        if pictures is None:
+            raise ProblemError(404, f"the bundle {bundle.name!r} keeps no picture of prototypes: {REMEDY}")
+        return png_response(encode_png(_patch(pictures, j)))
+    exemplar = None if pictures is None else to_base64(encode_png(pictures.exemplar_images[j]))
+    return json_response(
+        PrototypeResponse(
+            model=model_info(pipeline),
+            prototype=_described(bundle, j),
+            exemplar_image=exemplar,
+            **_effects(bundle, j),
+            **_patches(None if pictures is None else pictures.patches, j),
+        )
+    )
 
 
 def _is_index(text: str) -> bool:

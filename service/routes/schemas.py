@@ -65,6 +65,17 @@ class EditModel(RequestModel):
 Edits = Annotated[list[EditModel], Field(max_length=1000)]
 
 
+Prototypes = Annotated[
+    list[int | str],
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="indices or names, each prototype once",
+        json_schema_extra={"uniqueItems": True},
+    ),
+]
+
+
 class ModelRequest(RequestModel):
     """A request to one of the models that are served (`GET /models`)."""
 
@@ -164,22 +175,67 @@ class EditRequest(SourceModel):
 
 
 class VisualizeRequest(ModelRequest):
-    """Sources are `images` (or files named `image`), else `num_samples` test images that the bundle keeps."""
+    """Of `prototypes` (default: all); sources are `images` (or files named `image`), else `num_samples` test
+    images that the bundle keeps."""
 
-    prototypes: Annotated[
-        list[int | str],
-        Field(
-            min_length=1,
-            max_length=1000,
-            description="indices or names, each prototype once",
-            json_schema_extra={"uniqueItems": True},
-        ),
-    ]
+    prototypes: Prototypes | None = None
     images: Annotated[list[Base64] | None, Field(min_length=1)] = None
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
+    samples: Annotated[bool, Field(description="add the pictures of all sources, not of the best only")] = (
+        False
+    )
     preview_every: PreviewEvery = 0
+
+
+class LocateRequest(SourceModel):
+    """One image; prototypes: by default the 8 whose activations are most unusual over the training data, or,
+    of a model that came without data, the 8 that are most active."""
+
+    prototypes: Prototypes | None = None
+    maps: Annotated[bool, Field(description="add the similarity map [H][W] of each prototype")] = False
+
+
+class ExtrapolateRequest(SourceModel):
+    """In one image, or without one in the sample that /generate draws with that seed."""
+
+    prototype: Annotated[int | str, Field(description="index or name")]
+    values: Annotated[
+        list[Annotated[float, Field(ge=-1e6, le=1e6)]] | None,
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="activations that it is given, each in a picture, 0 to 9.21; default: 7 from 0 to 3",
+        ),
+    ] = None
+    steps: Steps = 20
+    seed: Seed = 0
+    preview_every: PreviewEvery = 0
+
+
+class InterpolateRequest(ModelRequest):
+    """Two images: in `images`, in `image_ids`, or as multipart/form-data two files named `image`."""
+
+    images: Annotated[list[Base64] | None, Field(min_length=2, max_length=2)] = None
+    image_ids: Annotated[list[ImageId] | None, Field(min_length=2, max_length=2)] = None
+    num_images: Annotated[int, Field(ge=2, le=4096, description="pictures, both ends among them")] = 7
+    steps: Steps = 20
+    preview_every: PreviewEvery = 0
+
+
+class NameRequest(ModelRequest):
+    """What a prototype is called from now on; null: what the bundle calls it, which may be nothing."""
+
+    name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=100,
+            description="printable characters, not a number, without a /, as no other prototype is named",
+            examples=["smile"],
+        ),
+    ]
 
 
 class ModelInfo(BaseModel):
@@ -341,8 +397,22 @@ class EditResponse(BaseModel):
     timings: Timings
 
 
+class EnhancedSource(BaseModel):
+    """The source of that index with the prototype enhanced, whose own activation is before and after."""
+
+    source: int
+    image: str
+    activation_before: float
+    activation_after: float
+
+
 class VisualizedPrototype(BaseModel):
-    """`target`: the activation that was set; before and after: the prototype's own activation."""
+    """`target`: the activation that was set; before and after: the prototype's own activation, re-encoded.
+
+    source, enhanced, patch and box are of the source in which it became strongest, `source_index` of
+    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. samples:
+    one for each source, where they were asked for.
+    """
 
     prototype: int
     name: str | None
@@ -353,11 +423,87 @@ class VisualizedPrototype(BaseModel):
     box: tuple[int, int, int, int]
     activation_before: float
     activation_after: float
+    source_index: int
+    num_sources: int
+    raised: int
+    mean_before: float
+    mean_after: float
+    samples: list[EnhancedSource] | None
 
 
 class VisualizeResponse(BaseModel):
+    """`sources`: their pictures, where samples were asked for."""
+
     model: ModelInfo
+    sources: list[str] | None
     prototypes: list[VisualizedPrototype]
+
+
+class LocatedPrototype(BaseModel):
+    """Where a prototype is most present: pixel box [x0, y0, x1, y1], ends exclusive, and its centre [x, y].
+
+    z: the activation in standard deviations from its mean over the training data, null for a model that came
+    without data. overlay: the picture enlarged, the box, and the map as heat in colours that span the map's
+    own range (they compare places, not prototypes). map: similarities [H][W], where they were asked for.
+    """
+
+    prototype: int
+    name: str | None
+    activation: float
+    z: float | None
+    box: tuple[int, int, int, int]
+    centre: tuple[int, int]
+    overlay: str
+    map: list[list[float]] | None
+
+
+class LocateResponse(BaseModel):
+    model: ModelInfo
+    image_id: str
+    prototypes: list[LocatedPrototype]
+
+
+class ExtrapolatedImage(BaseModel):
+    """asked, achieved: the prototype's activation; is_outside: of the training data's 0.01 to 0.99 quantiles,
+    null for a model that came without data; activations [m]: all, re-encoded from the picture."""
+
+    asked: float
+    achieved: float
+    is_outside: bool | None
+    image: str
+    activations: list[float]
+
+
+class ExtrapolateResponse(BaseModel):
+    """before: the prototype's activation in the image, or as it was drawn; low, high: its 0.01 and 0.99
+    quantile over the training data; image_id: of the image that was given."""
+
+    model: ModelInfo
+    image_id: str | None
+    prototype: int
+    name: str | None
+    activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
+    before: float
+    low: float | None
+    high: float | None
+    images: list[ExtrapolatedImage]
+    total_s: float
+
+
+class InterpolatedImage(BaseModel):
+    """weight: of the second image; asked [m]: between both images' activations; achieved [m]: re-encoded."""
+
+    weight: float
+    image: str
+    asked: list[float]
+    achieved: list[float]
+
+
+class InterpolateResponse(BaseModel):
+    model: ModelInfo
+    image_ids: tuple[str, str]
+    images: list[InterpolatedImage]
+    total_s: float
 
 
 class PrototypeStatistics(BaseModel):
@@ -440,8 +586,8 @@ class ProgressEvent(BaseModel):
 
     stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit),
     `intervene` (of /diagnose, whose steps are interventions); image: index, for /edit 0 the edited and 1 the
-    reconstruction; prototype: of /visualize and /diagnose; preview: x_0_hat, as PNG in base64. Who reads
-    slowly misses some, never the last of an image.
+    reconstruction; prototype: of /visualize and /diagnose, except while they invert; preview: x_0_hat, as PNG
+    in base64. Who reads slowly misses some, never the last of an image.
     """
 
     stage: Literal["invert", "generate", "correct", "intervene"]
@@ -458,15 +604,7 @@ class DiagnoseRequest(ModelRequest):
     that are generated, as /generate does with seed, seed + 1, …
     """
 
-    prototypes: Annotated[
-        list[int | str] | None,
-        Field(
-            min_length=1,
-            max_length=1000,
-            description="indices or names, each prototype once",
-            json_schema_extra={"uniqueItems": True},
-        ),
-    ] = None
+    prototypes: Prototypes | None = None
     edits: Annotated[list[EditModel] | None, Field(min_length=1, max_length=1000)] = None
     extrapolate: bool = False
     images: Annotated[list[Base64] | None, Field(min_length=LEAST_SAMPLES)] = None
@@ -596,4 +734,8 @@ REQUEST_MODELS: tuple[type[RequestModel], ...] = (
     EditRequest,
     VisualizeRequest,
     DiagnoseRequest,
+    NameRequest,
+    LocateRequest,
+    ExtrapolateRequest,
+    InterpolateRequest,
 )

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.images import encode_png, grid_png, to_base64
-from service.pipeline.edits import prototype_index
-from service.pipeline.pipeline import Pipeline, Visualization
+from model.bundle import Bundle
+from model.transforms import Pixels
+from service.drawing import Card, montage, png, tile
+from service.images import encode_png, to_base64
+from service.pipeline.edits import prototype_indices
+from service.pipeline.measured import reference_images
+from service.pipeline.visualization import Visualization, visualize
 from service.problems import ProblemError
 from service.routes.answering import Context, json_response, model_info, png_response, wants_png
 from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
-from service.routes.schemas import VisualizedPrototype, VisualizeRequest, VisualizeResponse
+from service.routes.schemas import EnhancedSource, VisualizedPrototype, VisualizeRequest, VisualizeResponse
 
 DEFAULT_NUM_SAMPLES = 20
 """n of the paper."""
+FEW_PROTOTYPES, LARGE_SIDE, SMALL_SIDE = 40, 128, 96
+"""Pictures of a montage are large where there are few prototypes."""
 
 
 def visualize_router(context: Context) -> APIRouter:
@@ -32,56 +39,101 @@ def visualize_router(context: Context) -> APIRouter:
         responses=PNG_OR_EVENTS_OR_JSON,
         openapi_extra=body_of(VisualizeRequest, files=True),
     )
-    async def visualize(request: Request) -> Response:
-        """What prototypes stand for: each enhanced in several images, and the clearest result."""
+    async def post(request: Request) -> Response:
+        """What prototypes stand for: each enhanced in several images, and the clearest result.
+
+        With `Accept: image/png`, one labelled picture: of each prototype its patch, the source, and the
+        source enhanced.
+        """
 
         async def work(deadline: float, follower: Follower | None) -> Response:
             body, files = await read_body(request, VisualizeRequest, max_files=settings.max_images)
             pipeline = context.pipeline(request, body.model)
+            bundle = pipeline.bundle
             feed = feed_of(follower, body.preview_every)
             check_limits(settings, steps=body.steps)
-            indices = [prototype_index(pipeline.bundle, prototype) for prototype in body.prototypes]
-            repeated = sorted({j for j in indices if indices.count(j) > 1})
-            if repeated:
-                raise ProblemError(422, f"prototypes are asked for more than once: {repeated}")
+            prototypes = prototype_indices(bundle, body.prototypes)
             sources = await read_images(body.images or [], files, pipeline, settings)
             if sources and body.num_samples is not None:
                 raise ProblemError(422, "give images or num_samples, not both")
             if not sources:
-                sources = pipeline.choose_sources(body.num_samples or DEFAULT_NUM_SAMPLES, body.seed)
-            request.state.row_steps.take(body.steps * len(sources) * (len(body.prototypes) + 1))
-            found: list[Visualization] = []
-            for prototype in body.prototypes:
-                found.append(
-                    await pipeline.visualize(
-                        prototype,
-                        sources,
-                        steps=body.steps,
-                        deadline=deadline,
-                        feed=feed,
+                default = min(DEFAULT_NUM_SAMPLES, len(reference_images(bundle)))
+                sources = pipeline.choose_sources(body.num_samples or default, body.seed)
+            request.state.row_steps.take(body.steps * len(sources) * (len(prototypes) + 1))
+            found = await visualize(
+                pipeline,
+                prototypes,
+                sources,
+                steps=body.steps,
+                keeps_samples=body.samples,
+                deadline=deadline,
+                feed=feed,
+            )
+            if wants_png(request):
+                return png_response(await asyncio.to_thread(_picture, bundle, found))
+
+            def respond() -> Response:
+                return json_response(
+                    VisualizeResponse(
+                        model=model_info(pipeline),
+                        sources=_encoded(sources) if body.samples else None,
+                        prototypes=[_described(bundle, item) for item in found],
                     )
                 )
-            if wants_png(request):
-                return png_response(
-                    await asyncio.to_thread(lambda: grid_png([item.enhanced for item in found]))
-                )
-            described = await asyncio.to_thread(lambda: [_described(pipeline, item) for item in found])
-            return json_response(VisualizeResponse(model=model_info(pipeline), prototypes=described))
+
+            return await asyncio.to_thread(respond)
 
         return await answer_or_stream(context, request, "visualize", work)
 
     return router
 
 
-def _described(pipeline: Pipeline, found: Visualization) -> VisualizedPrototype:
+def _described(bundle: Bundle, found: Visualization) -> VisualizedPrototype:
     return VisualizedPrototype(
         prototype=found.prototype,
-        name=pipeline.bundle.prototypes[found.prototype].name,
+        name=bundle.prototypes[found.prototype].name,
         target=round(found.target, 6),
         source=to_base64(encode_png(found.source)),
         enhanced=to_base64(encode_png(found.enhanced)),
         patch=to_base64(encode_png(found.patch)),
         box=found.box,
-        activation_before=round(found.before, 6),
-        activation_after=round(found.after, 6),
+        activation_before=round(float(found.before[found.best]), 6),
+        activation_after=round(float(found.after[found.best]), 6),
+        source_index=found.best,
+        num_sources=len(found.before),
+        raised=found.num_raised,
+        mean_before=round(float(found.before.mean()), 6),
+        mean_after=round(float(found.after.mean()), 6),
+        samples=None if found.samples is None else _samples(found, found.samples),
     )
+
+
+def _samples(found: Visualization, pictures: Pixels) -> list[EnhancedSource]:
+    return [
+        EnhancedSource(
+            source=i,
+            image=image,
+            activation_before=round(float(found.before[i]), 6),
+            activation_after=round(float(found.after[i]), 6),
+        )
+        for i, image in enumerate(_encoded(list(pictures)))
+    ]
+
+
+def _encoded(pictures: Sequence[Pixels]) -> list[str]:
+    return [to_base64(encode_png(picture)) for picture in pictures]
+
+
+def _picture(bundle: Bundle, found: Sequence[Visualization]) -> bytes:
+    side = LARGE_SIDE if len(found) <= FEW_PROTOTYPES else SMALL_SIDE
+    cards = []
+    for item in found:
+        name = bundle.prototypes[item.prototype].name
+        change = f"s {item.before[item.best]:.2f} to {item.after[item.best]:.2f}"
+        lines = (
+            f"{item.prototype}  {name or ''}".rstrip(),
+            f"{change}   rose in {item.num_raised} of {len(item.before)}",
+        )
+        shown = (tile(item.patch, side), tile(item.source, side), tile(item.enhanced, side, item.box))
+        cards.append(Card(lines, shown))
+    return png(montage(cards, title="patch · source · source with the prototype enhanced"))

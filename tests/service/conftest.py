@@ -90,8 +90,9 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    limits = replace(Settings(), max_body_bytes=2_000_000, max_steps=200, max_images=32, max_queue=256)
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    limits = replace(Settings(), state_dir=tmp_path_factory.mktemp("state"))
+    limits = replace(limits, max_body_bytes=2_000_000, max_steps=200, max_images=32, max_queue=256)
     # One model starts sooner, and measuring the batch would differ from run to run.
     return replace(limits, bundle=(SHIPPED_BUNDLE,), tune_batch="off")
 

@@ -141,7 +141,7 @@ def test_one_bad_picture_among_good_ones_is_named(fake: httpx.Client) -> None:
         ("/edit", {"image": b64(png(GRAY))}, 422, "edits"),
         ("/edit", {"image": b64(png(GRAY)), "edits": []}, 422, "edits"),
         ("/edit", {"edits": [{"prototype": 1, "op": "max"}]}, 422, "give an image"),
-        ("/visualize", {}, 422, "prototypes"),
+        ("/visualize", {"samples": 1}, 422, "samples"),
         ("/visualize", {"prototypes": []}, 422, "prototypes"),
         ("/visualize", {"prototypes": [99]}, 404, "99"),
         ("/visualize", {"prototypes": [1], "num_samples": 33}, 422, "num_samples"),

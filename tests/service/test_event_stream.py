@@ -101,7 +101,10 @@ def test_visualize_tells_which_prototype_it_is_at(fake: httpx.Client) -> None:
     )
     assert name == "result"
     assert [item["prototype"] for item in result["prototypes"]] == [4, 2]
-    assert list(dict.fromkeys(event["prototype"] for _, event in progress)) == [4, 2]
+    generated = [event for _, event in progress if event["stage"] == "generate"]
+    assert list(dict.fromkeys(event["prototype"] for event in generated)) == [4, 2]
+    last = {(event["prototype"], event["image"]): event["step"] for event in generated}
+    assert last == {(j, i): 3 for j in (4, 2) for i in (0, 1)}
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,9 @@ def test_model_field_chooses_who_answers(
                 {"image": b64(reference_pngs[0]), "edits": [{"prototype": 0, "op": "max"}], "steps": 2},
             ),
             ("/visualize", {"prototypes": [0], "images": [b64(reference_pngs[0])], "steps": 2}),
+            ("/locate", {"image": b64(reference_pngs[0])}),
+            ("/extrapolate", {"prototype": 0, "image": b64(reference_pngs[0]), "steps": 2}),
+            ("/interpolate", {"images": [b64(data) for data in reference_pngs[:2]], "steps": 2}),
         ):
             answer = both.post(path, json={**body, **chosen})
             assert answer.status_code == 200, answer.text
@@ -64,6 +67,16 @@ def test_model_field_chooses_who_answers(
         assert len(both.post("/generate", json={"steps": 2, **chosen}).json()["activations"][0]) == m
         assert len(both.get("/prototypes", params=chosen).json()["prototypes"]) == m
         assert both.get("/prototypes/0", params=chosen).json()["model"]["name"] == model.name
+
+
+def test_names_are_those_of_one_model(both: httpx.Client, bundle: Bundle, tiny: Bundle) -> None:
+    for model, name in ((bundle, "sleeve"), (tiny, "hem")):
+        both.put("/prototypes/1", json={"name": name, "model": model.name}).raise_for_status()
+    for model, name in ((bundle, "sleeve"), (tiny, "hem")):
+        shown = both.get("/prototypes/1", params={"model": model.name}).json()
+        assert (shown["model"]["name"], shown["prototype"]["name"]) == (model.name, name)
+    for model in (bundle, tiny):
+        both.put("/prototypes/1", params={"model": model.name}, json={"name": None}).raise_for_status()
 
 
 def test_model_may_be_a_form_field(both: httpx.Client, tiny: Bundle, reference_pngs: list[bytes]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import SHIPPED_BUNDLES, Settings, SettingsError, cache_directory
+from service.settings import SHIPPED_BUNDLES, Settings, SettingsError, cache_directory, state_directory
 
 NUMBERS = [
     "CACHE_BYTES",
@@ -68,6 +68,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "PATRONUS_PORT": "80",
         "PATRONUS_LOG_LEVEL": "warning",
         "PATRONUS_LOG_FORMAT": "JSON",
+        "PATRONUS_STATE_DIR": "/var/lib/patronus",
     }
     assert len(environment) == len(dataclasses.fields(Settings))
     assert Settings.from_environment(environment) == Settings(
@@ -99,6 +100,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         port=80,
         log_level="WARNING",
         log_format="json",
+        state_dir=Path("/var/lib/patronus"),
     )
 
 
@@ -193,3 +195,14 @@ def test_cache_directory_is_the_users() -> None:
     assert cache_directory({"XDG_CACHE_HOME": "/var/cache/me"}) == Path("/var/cache/me/patronus")
     for environment in ({}, {"XDG_CACHE_HOME": ""}, {"XDG_CACHE_HOME": "relative"}):
         assert cache_directory(environment) == Path.home() / ".cache" / "patronus"
+
+
+def test_state_directory_is_the_users() -> None:
+    assert state_directory({"XDG_STATE_HOME": "/var/state/me"}) == Path("/var/state/me/patronus")
+    for environment in ({}, {"XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": "relative"}):
+        assert state_directory(environment) == Path.home() / ".local" / "state" / "patronus"
+
+
+def test_state_directory_is_not_nothing() -> None:
+    with pytest.raises(SettingsError, match="PATRONUS_STATE_DIR must name a directory"):
+        Settings.from_environment({"PATRONUS_STATE_DIR": " "})
