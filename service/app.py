@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from model.bundle import Bundle
 from service.budget import Budget
@@ -53,6 +55,9 @@ from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
 
 log = logging.getLogger(__name__)
+
+METHODS = ("GET", "POST", "PUT")
+"""That any route has."""
 
 RunnerFactory = Callable[[Bundle, Settings], Runner]
 
@@ -188,7 +193,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "PUT"),
+            allow_methods=METHODS,
             allow_headers=(
                 "Authorization",
                 "X-API-Key",
@@ -218,4 +223,13 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = problem(error.status_code, str(error.detail))
     response.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router names the methods of the first route that has this address, and it may have several.
+        response.headers["Allow"] = ", ".join(method for method in METHODS if _has_route(request, method))
     return response
+
+
+def _has_route(request: Request, method: str) -> bool:
+    """Whether the address of a request could have been asked for by that method."""
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)

@@ -247,6 +247,13 @@ def test_with_an_unusable_file_prototypes_are_shown_and_naming_is_refused(
     assert "damaged" in refused.json()["detail"]
 
 
+def test_both_methods_of_an_address_are_named_to_who_tries_another(client: httpx.Client) -> None:
+    for path, allowed in (("/prototypes/3", "GET, PUT"), ("/prototypes", "GET"), ("/locate", "POST")):
+        refused = client.delete(path)
+        assert refused.status_code == 405
+        assert refused.headers["allow"] == allowed
+
+
 def test_browsers_of_other_origins_may_name(client: httpx.Client) -> None:
     headers = {"Origin": "https://gallery.example", "Access-Control-Request-Method": "PUT"}
     answer = client.options("/prototypes/3", headers=headers)
