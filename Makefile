@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 AUDIT := $(VENV)/audit
 
-.PHONY: serve test check audit clean
+.PHONY: serve test check audit metrics-picture clean
 
 serve: ## Set up .venv without torch, and serve the shipped bundle on http://127.0.0.1:8000
 	@deploy/install service
@@ -25,6 +25,9 @@ audit: ## Look up known vulnerabilities of every version in deploy/constraints.t
 	    $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
 	    --requirement deploy/constraints.txt
+
+metrics-picture: ## Draw docs/metrics.png: the shipped service under load, as Prometheus sees it
+	$(PYTHON) docs/draw_metrics.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

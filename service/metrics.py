@@ -49,7 +49,7 @@ class Metrics:
         )
         self._rejected = Counter(
             "patronus_requests_rejected",
-            "Requests that an endpoint rejected, by why: the share of finished_reason=rejected that each has.",
+            "Why requests finished as rejected.",
             ["endpoint", "reason"],
             registry=registry,
         )
