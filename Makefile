@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 AUDIT := $(VENV)/audit
 
-.PHONY: serve test check audit metrics-picture clean
+.PHONY: serve test check audit metrics-picture compose-test clean
 
 serve: ## Set up .venv without torch, and serve the shipped bundle on http://127.0.0.1:8000
 	@deploy/install service
@@ -28,6 +28,9 @@ audit: ## Look up known vulnerabilities of every version in deploy/constraints.t
 
 metrics-picture: ## Draw docs/metrics.png: the shipped service under load, as Prometheus sees it
 	$(PYTHON) docs/draw_metrics.py
+
+compose-test: ## Build the image, start docker-compose.yml and break it (root, Debian, minutes)
+	@$(PYTHON) -m tests.compose
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
