@@ -4,7 +4,7 @@
 
 Needs root on Debian (it installs docker.io, docker-compose and debootstrap where they are missing) and some
 minutes; no part of the tests that `make test` runs. Images that cannot be pulled are replaced by stand-ins of
-Debian's packages. Prints what it saw and what it could not cover; exits with 1 if anything was not as it should be.
+Debian's packages. Prints what it saw and what it could not cover; exits with 1 if anything was wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The images that the compose files name: pulled where that is possible, else stand-ins of Debian's packages."""
+"""The images that the compose file names: pulled where possible, else stand-ins of Debian's packages."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ DEBIAN_IMAGE = "patronus-compose-test-debian"
 CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 """Of this machine, which may know authorities that Debian does not."""
 STAND_INS = ("redis", "proxy", "prometheus")
+STAND_IN = f"a stand-in of Debian {SUITE}'s packages"
+LABEL = "patronus.stand-in"
+"""Of the stand-ins, which are kept from one run to the next."""
 PULL_S = 45.0
 
 
@@ -31,22 +34,25 @@ def python_image() -> str:
 
 
 def provide(engine: Engine, images: Mapping[str, str], directory: Path) -> tuple[dict[str, str], list[str]]:
-    """Have the images of services (by name) and of the Dockerfile; gives where each is from, and which are missing."""
+    """Have the images of services (by name) and the one that deploy/Dockerfile starts from.
+
+    Gives where each image is from, and the services for which there is none.
+    """
     origins, missing = {}, []
     wanted = {"build": python_image(), **images}
     for service, image in wanted.items():
         if _is_there(engine, image):
-            origins[image] = "there already"
+            origins[image] = _kept(engine, image)
         elif _pulled(engine, image):
             origins[image] = "pulled"
         elif service == "build":
             _import_debian(engine, directory)
             engine.docker("tag", DEBIAN_IMAGE, image)
-            origins[image] = f"a stand-in: Debian {SUITE} by debootstrap, with {DEBIAN_PACKAGES}"
+            origins[image] = STAND_IN
         elif service in STAND_INS:
             _import_debian(engine, directory)
             _build_stand_in(engine, service, image)
-            origins[image] = "a stand-in: Debian's package"
+            origins[image] = STAND_IN
         else:
             missing.append(service)
     return origins, missing
@@ -58,6 +64,11 @@ def _is_there(engine: Engine, image: str) -> bool:
     except CommandError:
         return False
     return True
+
+
+def _kept(engine: Engine, image: str) -> str:
+    labels = json.loads(engine.docker("image", "inspect", image))[0]["Config"]["Labels"] or {}
+    return STAND_IN if LABEL in labels else "there already"
 
 
 def _pulled(engine: Engine, image: str) -> bool:
@@ -78,9 +89,10 @@ def _import_debian(engine: Engine, directory: Path) -> None:
     shutil.copy(Path("/") / CERTIFICATES, root / CERTIFICATES)
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
+    changes = ["--change", f"ENV PIP_CERT=/{CERTIFICATES}", "--change", f"LABEL {LABEL}={SUITE}"]
     with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packing:
         importing = subprocess.run(
-            ["docker", "import", "--change", f"ENV PIP_CERT=/{CERTIFICATES}", "-", DEBIAN_IMAGE],
+            ["docker", "import", *changes, "-", DEBIAN_IMAGE],
             env={**os.environ, **engine.environment},
             stdin=packing.stdout,
             capture_output=True,

@@ -20,6 +20,14 @@ from tests.compose.transcript import Transcript
 EXAMPLE = ROOT / "docs" / "example.png"
 WITHIN_S = 120.0
 POLL_S = 0.25
+CONNECT_OUTSIDE = """
+import socket
+try:
+    socket.create_connection(("1.1.1.1", 443), timeout=3)
+    print("reached it")
+except OSError:
+    print("no way out")
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Stack:
         return {target["labels"]["instance"]: target["health"] for target in jobs}
 
     def health(self, service: str) -> list[str]:
-        """Of each container of a service: healthy, starting, unhealthy, or the state of one that does not run."""
+        """Of each container of a service: healthy, starting, unhealthy, or exited and the like."""
         states = [self.engine.inspect(container)["State"] for container in self.engine.containers(service)]
         return [
             state["Health"]["Status"] if state["Running"] and "Health" in state else state["Status"]
@@ -171,13 +179,7 @@ def _isolation(stack: Stack, transcript: Transcript) -> None:
         {"268435456", "allkeys-lru"} <= set(configured),
         configured,
     )
-    outside = stack.engine.docker(
-        "exec",
-        replica,
-        "python3",
-        "-c",
-        "import socket; socket.setdefaulttimeout(3)\ntry: socket.create_connection(('1.1.1.1', 443)); print('reached')\nexcept OSError: print('no way out')",
-    )
+    outside = stack.engine.docker("exec", replica, "python3", "-c", CONNECT_OUTSIDE)
     transcript.check("replicas cannot reach the outside", outside.strip() == "no way out", outside.strip())
 
 
@@ -273,7 +275,7 @@ def _replicas(stack: Stack, transcript: Transcript) -> None:
 
 @contextmanager
 def load(stack: Stack, num_clients: int = 3) -> Iterator[Counter[int | str]]:
-    """Clients that generate until the block ends; gives how many answers had which status, or which fault."""
+    """Clients that encode and generate until the block ends; gives how often each status, or fault, came."""
     statuses: Counter[int | str] = Counter()
     over = threading.Event()
     seeds = itertools.count()
@@ -281,7 +283,9 @@ def load(stack: Stack, num_clients: int = 3) -> Iterator[Counter[int | str]]:
     def ask() -> None:
         while not over.is_set():
             try:
-                status: int | str = stack.generate(seed=next(seeds), steps=10).status_code
+                seed = next(seeds)
+                answer = stack.encode() if seed % 2 else stack.generate(seed=seed, steps=10)
+                status: int | str = answer.status_code
             except httpx.TransportError as error:
                 status = type(error).__name__
             statuses[status] += 1

@@ -1,9 +1,10 @@
-#!/usr/bin/env python3
-"""Make the passwords of the stack, once: `make-secrets CACHE_DIRECTORY GRAFANA_DIRECTORY`.
+"""Make the passwords of the stack, once: `make_secrets.py CACHE_DIRECTORY GRAFANA_DIRECTORY`.
 
 Runs as a container of its own before the others, into volumes that only those mount who need them: Redis and
 the service the first, Grafana the second. What is there already stays, so passwords outlive restarts.
 """
+
+from __future__ import annotations
 
 import os
 import secrets
