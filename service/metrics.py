@@ -47,6 +47,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._rejected = Counter(
+            "patronus_requests_rejected",
+            "Why requests finished as rejected.",
+            ["endpoint", "reason"],
+            registry=registry,
+        )
         self.running = Gauge(
             "patronus_num_requests_running", "Jobs with rows in the batch.", registry=registry
         )
@@ -138,6 +144,10 @@ class Metrics:
         self._requests.labels(endpoint, model_name, reason).inc()
         self._latency.labels(endpoint).observe(seconds)
 
+    def request_rejected(self, endpoint: str, reason: str) -> None:
+        """One of those that finish as `rejected`, by `service.problems.rejection`."""
+        self._rejected.labels(endpoint, reason).inc()
+
     def request_refused(self, reason: str) -> None:
         """A request that reached no endpoint, for its `key` or its `rate`, or because we are `draining`."""
         self._refused.labels(reason).inc()
@@ -148,9 +158,11 @@ class Metrics:
 
     def cache_hit(self, operation: str) -> None:
         self._hits.labels(operation).inc()
+        self._misses.labels(operation)  # that it exists, for the ratio of the two
 
     def cache_miss(self, operation: str) -> None:
         self._misses.labels(operation).inc()
+        self._hits.labels(operation)
 
     def cache_error(self, operation: str) -> None:
         self._errors.labels(operation).inc()

@@ -78,6 +78,14 @@ def finished_reason(status: int, error: Exception | None = None) -> str:
     return {500: "error", 504: "deadline"}.get(status, "rejected")
 
 
+def rejection(status: int, error: Exception | None = None) -> str:
+    """Why a request was `rejected`, as operators tell such requests apart."""
+    if isinstance(error, QueueFullError):
+        return "queue_full"
+    reasons = {404: "not_found", 413: "too_large", 429: "budget", 503: "unavailable"}
+    return reasons.get(status, "invalid")
+
+
 def problem_from(error: Exception) -> Response:
     """The response to an error; for faults of ours it says no more than that."""
     status = status_of(error)

@@ -24,6 +24,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
 PREFIX = "PATRONUS_"
+FILE = "_FILE"
+SECRETS = ("api_keys", "cache_url")
+"""Settings that may also be read from the file that PATRONUS_<NAME>_FILE names, as containers get secrets."""
 BUNDLES = Path(__file__).parents[1] / "bundles"
 SHIPPED_BUNDLE = BUNDLES / "fashion-mnist"
 SHIPPED_BUNDLES = (SHIPPED_BUNDLE, BUNDLES / "cartoon-faces")
@@ -50,6 +53,8 @@ class Settings:
     step_timeout_s: a step of the network that takes longer is taken for dead, and liveness fails;
     tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch;
     state_dir: where the names given to prototypes are kept.
+
+    In a file of api_keys each key may also have a line of its own.
     """
 
     bundle: Paths = SHIPPED_BUNDLES
@@ -130,13 +135,16 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read PATRONUS_* variables. Raises SettingsError for a bad value or an unknown name."""
+        """Read PATRONUS_* variables, and the files that some name.
+
+        Raises SettingsError for a bad value, an unknown name, or a file that holds nothing.
+        """
         fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
-        unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in fields)
+        known = {*fields, *(PREFIX + name.upper() + FILE for name in SECRETS)}
+        unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
         if unknown:
-            raise SettingsError(
-                f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(fields))})"
-            )
+            raise SettingsError(f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+        environment = {**environment, **_secrets(environment)}
         values: dict[str, Any] = {}
         for variable, item in fields.items():
             if variable in environment:
@@ -167,6 +175,36 @@ def _user_directory(named: str, below_home: str) -> Path:
         return Path.home() / below_home / "patronus"
     except RuntimeError:  # a user without a home, as containers have them
         return Path(tempfile.gettempdir()) / "patronus"
+
+
+def _secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What stands in the files that PATRONUS_<NAME>_FILE variables name, by the setting's own variable.
+
+    An empty file is refused: it must not leave the service open, or without its cache. Messages name files,
+    never what they hold.
+    """
+    found = {}
+    for name in SECRETS:
+        variable = PREFIX + name.upper()
+        path = environment.get(variable + FILE)
+        if path is None:
+            continue
+        if variable in environment:
+            raise SettingsError(f"set {variable} or {variable}{FILE}, not both")
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # ValueError: bytes that are no text
+            raise SettingsError(f"{variable}{FILE} names {path!r}, which cannot be read: {error}") from error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        value = ",".join(lines)
+        if not value.strip(", "):
+            raise SettingsError(f"{variable}{FILE} names {path!r}, which holds nothing")
+        if name != "api_keys" and len(lines) > 1:
+            raise SettingsError(
+                f"{variable}{FILE} names {path!r}, which must be of one line, not {len(lines)}"
+            )
+        found[variable] = value
+    return found
 
 
 def _keys(text: str) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or ONNX Runtime reports which models it runs
 import onnxruntime as ort
 
 from model.bundle import DENOISER, ENCODER, PRIOR, Bundle, BundleError, graph_signature

@@ -24,7 +24,7 @@ from service.middleware import CLIENT_CLOSED_REQUEST
 from service.pipeline.errors import UnknownModelError
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.request_context import begin_request
-from service.problems import ProblemError, finished_reason, problem, problem_from, status_of
+from service.problems import ProblemError, finished_reason, problem, problem_from, rejection, status_of
 from service.routes.schemas import ModelInfo, Timings
 from service.settings import Settings
 
@@ -67,25 +67,25 @@ async def answer(
     X-Request-Timeout asks for, the setting at most; X-Request-Priority holds for all jobs of the request.
     """
     started = time.perf_counter()
-    reason = "cancelled"
+    reason, why_rejected = "cancelled", ""
     try:
         limit_s = min(context.settings.request_timeout_s, _timeout_s(request))
         begin_request(_priority(request))
         async with asyncio.timeout(limit_s):
             response = await _unless_disconnected(request, work(context.engine.deadline_in(limit_s)))
-        reason = finished_reason(response.status_code)
+        reason, why_rejected = finished_reason(response.status_code), rejection(response.status_code)
         return response
     except ClientDisconnect:
         reason = "disconnected"
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    except HTTPException:
-        reason = "rejected"
+    except HTTPException as error:
+        reason, why_rejected = "rejected", rejection(error.status_code)
         raise
     except asyncio.CancelledError:  # only the server does that, to those that run when it goes
         return problem(503, "the service shut down before the request was done: send it again")
     except Exception as error:
         status = status_of(error)
-        reason = finished_reason(status, error)
+        reason, why_rejected = finished_reason(status, error), rejection(status, error)
         if status == 500:
             log.exception("%s failed", endpoint)
         return problem_from(error)
@@ -94,6 +94,8 @@ async def answer(
         seconds = time.perf_counter() - started
         model_name = getattr(request.state, "model_name", context.pipelines[0].bundle.name)
         context.metrics.request_finished(endpoint, model_name, reason, seconds)
+        if reason == "rejected":
+            context.metrics.request_rejected(endpoint, why_rejected)
 
 
 def _timeout_s(request: Request) -> float:

@@ -241,9 +241,11 @@ def test_metrics_count_what_happened(real: httpx.Client) -> None:
     steps = value("patronus_denoise_steps_total")
     ok = value('patronus_requests_total{endpoint="generate",finished_reason="ok"')
     rejected = value('patronus_requests_total{endpoint="generate",finished_reason="rejected"')
+    invalid = value('patronus_requests_rejected_total{endpoint="generate",reason="invalid"}')
     real.post("/generate", json={"num_images": 2, "steps": 5})
     real.post("/generate", json={"steps": -1})
     assert value("patronus_denoise_steps_total") == steps + 10
     assert value('patronus_requests_total{endpoint="generate",finished_reason="ok"') == ok + 1
     assert value('patronus_requests_total{endpoint="generate",finished_reason="rejected"') == rejected + 1
+    assert value('patronus_requests_rejected_total{endpoint="generate",reason="invalid"}') == invalid + 1
     assert value("patronus_build_info") == 1

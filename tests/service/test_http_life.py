@@ -88,6 +88,7 @@ def test_full_queue_answers_503_with_retry_after(gated: tuple[str, GatedRunner])
     for thread in others:
         thread.start()
     eventually(url, 'patronus_requests_total{endpoint="generate",finished_reason="rejected"', 2.0)
+    assert metric(url, 'patronus_requests_rejected_total{endpoint="generate",reason="queue_full"}') == 2.0
     runner.gate.set()
     for thread in (first, *others):
         thread.join(60)

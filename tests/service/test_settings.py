@@ -206,3 +206,54 @@ def test_state_directory_is_the_users() -> None:
 def test_state_directory_is_not_nothing() -> None:
     with pytest.raises(SettingsError, match="PATRONUS_STATE_DIR must name a directory"):
         Settings.from_environment({"PATRONUS_STATE_DIR": " "})
+
+
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    keys, url = tmp_path / "keys", tmp_path / "url"
+    keys.write_text("first-key-of-all\n\nsecond-key-of-all, third-key-of-all\n")
+    url.write_text("redis://:secret@cache:6379/1\n")
+    settings = Settings.from_environment(
+        {"PATRONUS_API_KEYS_FILE": str(keys), "PATRONUS_CACHE_URL_FILE": str(url)}
+    )
+    assert settings.api_keys == ("first-key-of-all", "second-key-of-all", "third-key-of-all")
+    assert settings.cache_url == "redis://:secret@cache:6379/1"
+
+
+@pytest.mark.parametrize("name", ["PATRONUS_API_KEYS_FILE", "PATRONUS_CACHE_URL_FILE"])
+@pytest.mark.parametrize("content", [b"", b" \n\n", b",\n,\n", b"\xff\xfe"])
+def test_file_that_holds_no_secret_leaves_nothing_open(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"{name} names '{path}', which"):
+        Settings.from_environment({name: str(path)})
+
+
+def test_secrets_file_that_is_missing_names_its_setting() -> None:
+    with pytest.raises(SettingsError, match=r"PATRONUS_API_KEYS_FILE names '/nowhere', which cannot be read"):
+        Settings.from_environment({"PATRONUS_API_KEYS_FILE": "/nowhere"})
+
+
+def test_secret_is_given_once(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("redis://from-the-file")
+    with pytest.raises(SettingsError, match="set PATRONUS_CACHE_URL or PATRONUS_CACHE_URL_FILE, not both"):
+        Settings.from_environment(
+            {"PATRONUS_CACHE_URL": "memory://", "PATRONUS_CACHE_URL_FILE": str(tmp_path / "url")}
+        )
+
+
+def test_url_is_one_line_and_bad_secrets_of_files_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("redis://:hidden@a\nredis://:hidden@b\n")
+    with pytest.raises(SettingsError, match="must be of one line, not 2") as failure:
+        Settings.from_environment({"PATRONUS_CACHE_URL_FILE": str(path)})
+    assert "hidden" not in str(failure.value)
+    path.write_text("hidden")
+    for name in ("PATRONUS_CACHE_URL_FILE", "PATRONUS_API_KEYS_FILE"):
+        with pytest.raises(SettingsError) as failure:
+            Settings.from_environment({name: str(path)})
+        assert "hidden" not in str(failure.value)
+
+
+def test_only_secrets_have_files() -> None:
+    with pytest.raises(SettingsError, match="unknown settings: PATRONUS_PORT_FILE"):
+        Settings.from_environment({"PATRONUS_PORT_FILE": "/dev/null"})
