@@ -24,6 +24,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
 PREFIX = "PATRONUS_"
+CLIENT_PREFIX = "PATRONUS_CLIENT_"
+"""Of variables that are for `service.cli`. Not plainly PATRONUS_API_KEY: that would be a slip for the keys
+which close a service, and must stop it."""
 SHIPPED_BUNDLE = Path(__file__).parents[1] / "bundles" / "fashion-mnist"
 
 
@@ -126,7 +129,11 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read PATRONUS_* variables. Raises SettingsError for a bad value or an unknown name."""
         fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
-        unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in fields)
+        unknown = sorted(
+            name
+            for name in environment
+            if name.startswith(PREFIX) and not name.startswith(CLIENT_PREFIX) and name not in fields
+        )
         if unknown:
             raise SettingsError(
                 f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(fields))})"

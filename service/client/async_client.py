@@ -17,6 +17,7 @@ from service.client.events import Progress
 from service.client.exchange import (
     EVENTS,
     GRACE_S,
+    LIMITS,
     EventReader,
     arguments_of,
     base_headers,
@@ -43,7 +44,9 @@ class AsyncClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._retries = retries or Retries()
-        self._http = httpx.AsyncClient(base_url=url, headers=base_headers(api_key), transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=base_headers(api_key), transport=transport, limits=LIMITS
+        )
 
     async def __aenter__(self) -> AsyncClient:
         return self

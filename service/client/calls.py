@@ -86,6 +86,11 @@ class Call(Generic[Result]):
             raise AnswerError(f"the answer of {self.path} cannot be read: {error}") from error
 
 
+def untyped(call: Call[Any]) -> Call[dict[str, Any]]:
+    """The same call, whose answer stays the JSON that it is."""
+    return dataclasses.replace(call, result=dict)
+
+
 class Common(TypedDict, total=False):
     """model: its name, default the first; timeout_s: in place of the client's; priority: who goes first."""
 

@@ -49,7 +49,9 @@ class Client:
     ) -> None:
         self._timeout_s = timeout_s
         self._retries = retries or Retries()
-        self._http = httpx.Client(base_url=url, headers=base_headers(api_key), transport=transport)
+        self._http = httpx.Client(
+            base_url=url, headers=base_headers(api_key), transport=transport, limits=LIMITS
+        )
 
     def __enter__(self) -> Client:
         return self

@@ -16,6 +16,8 @@ from service.client.retrying import Attempts
 T = TypeVar("T")
 
 EVENTS = "text/event-stream"
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+"""As many connections as calls run at once: it is the service that says when there are too many."""
 GRACE_S = 2.0
 """How much later than the service's deadline an answer may come, so that it is its 504 that is heard."""
 

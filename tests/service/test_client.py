@@ -97,7 +97,8 @@ def test_an_edit_reaches_what_it_asks_for(client: Client, shirt: bytes, tmp_path
     assert edited.activations.achieved[21] > edited.activations.before[21]
     assert edited.preserved == (3,)
     edited.image.save(tmp_path / "edited.png")
-    assert Image.open(tmp_path / "edited.png").size == (32, 32)
+    assert (tmp_path / "edited.png").read_bytes() == edited.image.png
+    assert edited.image.to_pil().size == (32, 32)
 
 
 def test_prototypes_are_visualized_traced_and_diagnosed(client: Client, reference_pngs: list[bytes]) -> None:
