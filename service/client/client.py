@@ -15,6 +15,7 @@ from service.client.events import Progress
 from service.client.exchange import (
     EVENTS,
     GRACE_S,
+    LIMITS,
     EventReader,
     arguments_of,
     base_headers,
