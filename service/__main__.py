@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from collections.abc import Mapping
 
 import uvicorn
 
@@ -17,10 +19,10 @@ from service.settings import Settings, SettingsError
 SWITCH_INTERVAL_S = 0.0005
 
 
-def main(make_runner: RunnerFactory = open_runner) -> int:
+def main(make_runner: RunnerFactory = open_runner, environment: Mapping[str, str] = os.environ) -> int:
     """Serve until stopped; 2 for a setting, bundle or device that cannot be served."""
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(environment)
         set_up_logs(settings.log_level, settings.log_format)
         app = create_app(settings, make_runner)
     except (SettingsError, BundleError, DeviceError) as error:

@@ -24,6 +24,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
 PREFIX = "PATRONUS_"
+CLIENT_PREFIX = "PATRONUS_CLIENT_"
+"""Of variables that are for `service.cli`. Not plainly PATRONUS_API_KEY: that would be a slip for the keys
+which close a service, and must stop it."""
 FILE = "_FILE"
 SECRETS = ("api_keys", "cache_url")
 """Settings that may also be read from the file that PATRONUS_<NAME>_FILE names, as containers get secrets."""
@@ -141,7 +144,11 @@ class Settings:
         """
         fields = {PREFIX + item.name.upper(): item for item in dataclasses.fields(cls)}
         known = {*fields, *(PREFIX + name.upper() + FILE for name in SECRETS)}
-        unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+        unknown = sorted(
+            name
+            for name in environment
+            if name.startswith(PREFIX) and not name.startswith(CLIENT_PREFIX) and name not in known
+        )
         if unknown:
             raise SettingsError(f"unknown settings: {', '.join(unknown)} (known: {', '.join(sorted(known))})")
         environment = {**environment, **_secrets(environment)}

@@ -1,0 +1,102 @@
+"""`patronus edit`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.cli.edits import EDITS_HELP, EditType, PrototypeType
+from service.cli.output import number, to_json, to_table
+from service.cli.sources import image_files
+from service.cli.target import Target, with_target
+from service.client import BadRequestError, Edit, Edited, calls
+from service.client.calls import EditOptions
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("-e", "--edit", "edits", type=EditType(), multiple=True, required=True, help=EDITS_HELP)
+@click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles")
+@click.option(
+    "--preserve", type=PrototypeType(), multiple=True, help="a prototype to hold, or `others`; repeatable"
+)
+@click.option("--start", default="full", show_default=True, help="full, auto, or a timestep to go back to")
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--inversion", type=click.Choice(["ddim", "bdia"]), default="ddim", show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 8), default=4, show_default=True, help="corrections at most")
+@click.option("--model", help="which of the models (see `patronus models`)")
+@click.option("--reconstruction", is_flag=True, help="write NAME.reconstruction.png too, the image unedited")
+@click.option("--json", "as_json", is_flag=True, help="print the answers, pictures in base64")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="a folder for NAME.edited.png, or for one image a .png  [default: .]",
+)
+@with_target
+def edit(
+    target: Target,
+    images: tuple[str, ...],
+    edits: tuple[Edit, ...],
+    start: str,
+    preserve: tuple[int | str, ...],
+    reconstruction: bool,
+    as_json: bool,
+    out: Path,
+    **options: Any,
+) -> int:
+    """Change prototypes in images and keep the rest.
+
+    \b
+    patronus edit shirt.png -e 21=max
+    patronus edit shirts/ -e 21=+0.5 -e 3=min --preserve others -o edited/
+    """
+    files = image_files(images)
+    to_file = out.suffix.lower() == ".png"
+    if to_file and len(files) > 1:
+        raise click.BadParameter(
+            f"{out} is one file for {len(files)} images: give a folder", param_hint="--out"
+        )
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names) and not to_file:
+        raise click.BadParameter("two of the images have the same name: edit them into folders of their own")
+    chosen: EditOptions = {**options, "start": _start(start)}  # type: ignore[typeddict-item]
+    if preserve:
+        chosen["preserve"] = "others" if preserve == ("others",) else list(preserve)
+    answers, rows = [], []
+    with target.open() as session:
+        for file in files:
+            try:
+                answer, edited = session.ask(calls.edit(file, edits, **chosen))
+            except BadRequestError as error:
+                click.echo(f"patronus: {file}: {error}", err=True)
+                continue
+            written = out if to_file else out / f"{file.stem}.edited.png"
+            written.parent.mkdir(parents=True, exist_ok=True)
+            edited.image.save(written)
+            if reconstruction:
+                name = written.name.removesuffix(".png").removesuffix(".edited")
+                edited.reconstruction.save(written.with_name(f"{name}.reconstruction.png"))
+            answers.append({"file": str(file), "written": str(written), **answer})
+            rows += _rows(file, written, edited, edits)
+    if as_json:
+        click.echo(to_json({"images": answers}))
+    elif rows:
+        click.echo(to_table(["file", "prototype", "before", "asked", "achieved", "written"], rows))
+    return 0 if len(answers) == len(files) else 1
+
+
+def _start(text: str) -> Any:
+    return int(text) if text.isdecimal() else text
+
+
+def _rows(file: Path, written: Path, edited: Edited, edits: tuple[Edit, ...]) -> list[list[object]]:
+    s = edited.activations
+    asked = {edit.prototype for edit in edits if isinstance(edit.prototype, int)}
+    changed = [j for j in range(len(s.asked)) if j in asked or s.asked[j] != s.before[j]]
+    return [
+        [file, j, number(s.before[j]), number(s.asked[j]), number(s.achieved[j]), written] for j in changed
+    ]

@@ -1,0 +1,84 @@
+"""What commands give: JSON, CSV and tables on stdout or in a file, pictures in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from model.transforms import Pixels
+from service.client import Picture
+
+Rows = Iterable[Sequence[object]]
+Writer = Callable[[Path], None]
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, indent=2)
+
+
+def to_csv(header: Sequence[str], rows: Rows) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue().rstrip("\n")
+
+
+def to_table(header: Sequence[str], rows: Rows) -> str:
+    """Columns aligned for the eye: numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    lines = [list(header), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    are_numbers = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, are_numbers, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def write(out: Path, writers: dict[str, Writer]) -> None:
+    """Write `out` as its suffix says ("" is a folder). Raises click.BadParameter for another."""
+    suffix = out.suffix.lower()
+    if suffix not in writers:
+        known = ", ".join(name or "a folder" for name in writers)
+        raise click.BadParameter(f"{out} must end in one of: {known}", param_hint="--out")
+    target = out if not suffix else out.parent
+    target.mkdir(parents=True, exist_ok=True)
+    writers[suffix](out)
+    click.echo(f"wrote {out}", err=True)
+
+
+def text_writer(make: Callable[[], str]) -> Writer:
+    def write_text(path: Path) -> None:
+        path.write_text(make() + "\n", encoding="utf-8")
+
+    return write_text
+
+
+def pixels_of(picture: Picture) -> Pixels:
+    """(C, H, W), as the service's own grids take it."""
+    pixels = picture.to_numpy()
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def number(value: float | None) -> str:
+    """For a table."""
+    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == "-"
+    return True

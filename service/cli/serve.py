@@ -1,0 +1,50 @@
+"""`patronus serve`"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import click
+
+from service import __main__ as serving
+from service.settings import PREFIX, Settings
+
+SECRETS = frozenset(item.name for item in dataclasses.fields(Settings) if not item.repr)
+"""Never options: everybody on the machine can read a command line."""
+
+
+@click.command(
+    epilog="API keys, and the cache's URL, which may hold a password, come from PATRONUS_API_KEYS and "
+    "PATRONUS_CACHE_URL only."
+)
+def serve(**options: str | None) -> int:
+    """Serve models over HTTP until Ctrl-C or SIGTERM.
+
+    Every option is a setting; what is not given comes from its PATRONUS_* variable, else its default.
+
+    \b
+    patronus serve
+    patronus serve --bundle bundles/mine --host 0.0.0.0 --port 9000
+    """
+    given = {PREFIX + name.upper(): value for name, value in options.items() if value is not None}
+    return serving.main(environment={**os.environ, **given})
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+for item in dataclasses.fields(Settings):
+    if item.name not in SECRETS:
+        serve.params.append(
+            click.Option(
+                ["--" + item.name.replace("_", "-"), item.name],
+                metavar="VALUE",
+                help=f"{PREFIX}{item.name.upper()}"
+                + (f", {shown}" if (shown := _shown(item.default)) else ""),
+            )
+        )

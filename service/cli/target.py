@@ -1,0 +1,133 @@
+"""Where a command's work is done: by the model in this process, or by a service."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from service.app import create_app
+from service.cli.in_process import in_process
+from service.cli.progress import ProgressLine
+from service.client import Call, Client, Progress, Retries, calls
+from service.client.reading import parse
+from service.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+LOCAL_URL = "http://in-process"
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What --bundle, --url and the options beside them say."""
+
+    bundle: Path | None
+    url: str | None
+    api_key: str | None
+    timeout_s: float
+    quiet: bool
+
+    @contextmanager
+    def open(self) -> Iterator[Session]:
+        """A session with the service, or with the model. Raises SettingsError, BundleError or DeviceError."""
+        if self.url is not None:
+            with Client(self.url, api_key=self.api_key, timeout_s=self.timeout_s) as client:
+                yield Session(client, self.quiet)
+            return
+        with (
+            in_process(create_app(local_settings(self.bundle))) as transport,
+            Client(
+                LOCAL_URL, timeout_s=self.timeout_s, retries=Retries(max_retries=0), transport=transport
+            ) as client,
+        ):
+            yield Session(client, self.quiet)
+
+
+@dataclass(frozen=True)
+class Session:
+    client: Client
+    quiet: bool
+
+    def ask(self, call: Call[T]) -> tuple[dict[str, Any], T]:
+        """The answer as JSON and as a result; meanwhile a line on a terminal says how far it is."""
+        with ProgressLine(quiet=self.quiet) as line:
+            answer: dict[str, Any] = {}
+            for event in self.client.stream(calls.untyped(call)):
+                if isinstance(event, Progress):
+                    line.follow(event)
+                else:
+                    answer = event
+        return answer, parse(call.result, answer)
+
+
+def local_settings(bundle: Path | None) -> Settings:
+    """The settings of the environment, without what is there to protect a service from its clients."""
+    settings = dataclasses.replace(
+        Settings.from_environment(),
+        api_keys=(),
+        rate_limit="",
+        max_row_steps_per_key=0,
+        max_images=4096,
+        max_steps=100_000,
+        max_queue=100_000,
+        max_body_bytes=2**33,
+        max_bodies_bytes=2**34,
+        request_timeout_s=DAY_S,
+        tune_batch="off",  # worth its seconds to who serves for days
+    )
+    return settings if bundle is None else dataclasses.replace(settings, bundle=(bundle,))
+
+
+def with_target(command: F) -> F:
+    """Give a command the options that say where it runs, as its argument `target`."""
+
+    def wrapped(
+        bundle: Path | None, url: str | None, api_key: str | None, timeout: float, quiet: bool, **options: Any
+    ) -> Any:
+        if bundle is not None:
+            context = click.get_current_context()
+            if context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError("give --bundle or --url, not both")
+            url = None
+        return command(target=Target(bundle, url, api_key, timeout, quiet), **options)
+
+    for option in reversed(
+        (
+            click.option(
+                "--bundle",
+                type=click.Path(exists=True, file_okay=False, path_type=Path),
+                help="run this bundle here (default: PATRONUS_BUNDLE, else the shipped one)",
+            ),
+            click.option(
+                "--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, help="ask the service there instead"
+            ),
+            click.option(
+                "--api-key",
+                envvar="PATRONUS_CLIENT_API_KEY",
+                show_envvar=True,
+                help="for a service that wants one; rather by the variable, which other users do not see",
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(min=0, min_open=True, max=DAY_S),
+                default=600.0,
+                show_default=True,
+                help="seconds for one request, retries included",
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="no progress on the terminal"),
+        )
+    ):
+        wrapped = option(wrapped)
+    wrapped.__doc__ = command.__doc__
+    wrapped.__name__ = command.__name__
+    parameters = getattr(command, "__click_params__", [])
+    wrapped.__click_params__ = [*parameters, *wrapped.__click_params__]  # type: ignore[attr-defined]
+    return wrapped  # type: ignore[return-value]

@@ -1,0 +1,378 @@
+"""What the calls give: the service's answers, field by field, with pictures and arrays in place of text.
+
+Arrays are float32, with NaN where the service knows no number; m is the number of prototypes. Boxes are
+pixels (x0, y0, x1, y1), ends exclusive. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.client.images import ImageId, Picture
+
+Array = npt.NDArray[np.float32]
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which weights answered."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Timings:
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Clamping:
+    """An edit that asked for `requested`, and got `used`, within low … high."""
+
+    prototype: int
+    requested: float
+    used: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Where a prototype is most present in an image."""
+
+    prototype: int
+    similarity: float
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """activations (m,); similarity_maps (m, h, w) where `maps` asked for them; patches: one a prototype.
+
+    image_id: stands for the image in later calls, as long as the service remembers it.
+    """
+
+    image_id: ImageId
+    activations: Array
+    patches: tuple[Patch, ...]
+    cached: bool
+    similarity_maps: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Encodings:
+    model: Model
+    images: tuple[Encoding, ...]
+
+    def __getitem__(self, i: int) -> Encoding:
+        return self.images[i]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedImage:
+    """achieved (m,): re-encoded from the picture."""
+
+    image: Picture
+    seed: int
+    achieved: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """x̂₀ after `step` steps, the last of them at `timestep`."""
+
+    step: int
+    timestep: int
+    image: Picture
+
+
+@dataclass(frozen=True, eq=False)
+class TracedImage:
+    """activations (k, m) of x̂₀ after each of k steps; emergence (m,) as timesteps, NaN for never."""
+
+    seed: int
+    activations: Array
+    emergence: Array
+    previews: tuple[Preview, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Emergence:
+    """timesteps (k,); activations (k, m), mean over the images; emergence, emergence_spread (m,): median and
+    between the quartiles, over the num_emerged images where a prototype appears at all."""
+
+    timesteps: tuple[int, ...]
+    activations: Array
+    emergence: Array
+    emergence_spread: Array
+    num_emerged: tuple[int, ...]
+    images: tuple[TracedImage, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """activations (n, m): asked for, edits included; trace: where it was asked for, without previews."""
+
+    model: Model
+    images: tuple[GeneratedImage, ...]
+    activations: Array
+    activations_from: str
+    clamped: tuple[Clamping, ...]
+    timings: Timings
+    trace: Emergence | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Emergence):
+    """When each prototype appears; asked (n, m) as `Generation.activations`."""
+
+    model: Model
+    asked: Array
+    activations_from: str
+    clamped: tuple[Clamping, ...]
+    timings: Timings
+
+
+@dataclass(frozen=True, eq=False)
+class EditActivations:
+    """Each (m,); driven: what the denoiser was given so that `achieved` comes near to `asked`."""
+
+    before: Array
+    asked: Array
+    driven: Array
+    achieved: Array
+    reconstruction: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """leakage: mean change of the prototypes that were not edited, in standard deviations."""
+
+    model: Model
+    image_id: ImageId
+    image: Picture
+    reconstruction: Picture
+    activations: EditActivations
+    preserved: tuple[int, ...]
+    leakage: float | None
+    rounds: int
+    start_timestep: int
+    network_calls: int
+    clamped: tuple[Clamping, ...]
+    timings: Timings
+
+
+@dataclass(frozen=True, eq=False)
+class Visualization:
+    """What one prototype stands for: the image that it changed most clearly."""
+
+    prototype: int
+    name: str | None
+    target: float
+    source: Picture
+    enhanced: Picture
+    patch: Picture
+    box: Box
+    activation_before: float
+    activation_after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Visualizations:
+    model: Model
+    prototypes: tuple[Visualization, ...]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A row of the effects; edit: None where the prototype went from its 0.01 to its 0.99 quantile."""
+
+    prototype: int
+    name: str | None
+    edit: dict[str, Any] | None
+    effect: float
+    low: float
+    high: float
+    responds: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """(J, K), of J interventions on K prototypes or attributes, in standard deviations; low … high: 95%
+    bootstrap interval; p: adjusted for all pairs, NaN for the prototype itself; leakage: over the change of
+    the prototype itself, NaN where that does not respond."""
+
+    effect: Array
+    low: Array
+    high: Array
+    p: Array
+    leakage: Array
+    data_correlation: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """One effect, with the sample where it is the median, before and after."""
+
+    intervention: int
+    prototype: int
+    name: str | None
+    affected: int
+    affected_name: str | None
+    effect: float
+    low: float
+    high: float
+    p: float
+    is_established: bool
+    leakage: float | None
+    leakage_low: float | None
+    leakage_high: float | None
+    data_correlation: float
+    overlap: float | None
+    auroc: float | None
+    explained_by: tuple[str, ...]
+    sample: int
+    before: Picture
+    after: Picture
+    box: Box
+    affected_box: Box | None
+
+
+@dataclass(frozen=True, eq=False)
+class AttributesDiagnosis:
+    names: tuple[str, ...]
+    effects: Effects
+    num_established: int
+    couplings: tuple[Coupling, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """couplings: the first in rank; overlap (J, m): how far two prototypes look at the same pixels."""
+
+    model: Model
+    num_samples: int
+    steps: int
+    seed: int
+    activations_from: str
+    interventions: tuple[Intervention, ...]
+    effects: Effects
+    overlap: Array
+    num_pairs: int
+    num_established: int
+    num_leaking: int
+    agreement_with_data: float | None
+    couplings: tuple[Coupling, ...]
+    attributes: AttributesDiagnosis | None
+    clamped: tuple[Clamping, ...]
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a prototype's activation over the training data; quantiles by level, such as "0.99"."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    quantiles: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """How surely the activation alone tells an attribute, in test images."""
+
+    name: str
+    auroc: float
+    sign: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prototype:
+    """picture: the nearest training patch; what the bundle does not know is None."""
+
+    index: int
+    name: str | None
+    statistics: Statistics | None
+    emergence_timestep: int | None
+    emergence_spread: float | None
+    emergence_share: float | None
+    attributes: tuple[Attribute, ...] | None
+    picture: Picture | None
+    exemplar_box: Box | None
+    exemplar_similarity: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    model: Model
+    prototypes: tuple[Prototype, ...]
+
+    def __getitem__(self, j: int) -> Prototype:
+        return self.prototypes[j]
+
+    def __len__(self) -> int:
+        return len(self.prototypes)
+
+
+@dataclass(frozen=True, eq=False)
+class PrototypeDetails:
+    """patches: the nearest training patches, nearest first."""
+
+    model: Model
+    prototype: Prototype
+    exemplar_image: Picture | None
+    patches: tuple[Picture, ...] | None
+    patch_similarities: Array | None
+    patch_image_indices: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ServedModel(Model):
+    """image_shape: (channels, height, width); metrics, provenance: as in the bundle's manifest."""
+
+    is_default: bool
+    image_shape: tuple[int, int, int]
+    num_prototypes: int
+    has_prior: bool
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Models:
+    models: tuple[ServedModel, ...]
+
+
+@dataclass(frozen=True)
+class Version:
+    version: str
+    backend: str
+    model: ServedModel
+    models: tuple[ServedModel, ...]
+
+
+@dataclass(frozen=True)
+class Health:
+    """reason: why it is not well; heartbeat_age_s: since the engine's thread last said that it lives."""
+
+    status: str
+    reason: str | None
+    engine: str
+    heartbeat_age_s: float
+
+    @property
+    def is_ok(self) -> bool:
+        return self.reason is None

@@ -1,0 +1,280 @@
+"""The command line: the same answers here and by URL, files in and out, and what its exit status says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.bundle import Bundle
+from service.app import create_app
+from service.cli import main
+from service.cli.completion import completion
+from service.cli.in_process import in_process
+from service.cli.load import Load, Outcome, Summary
+from service.cli.progress import ProgressLine
+from service.cli.target import LOCAL_URL, local_settings
+from service.client import Client, OverloadedError, Progress, UnreachableError, calls
+from service.settings import Settings
+from tests.service.conftest import fake_runner, serving
+from tests.service.test_main import free_port, wait_until_ready
+
+ROOT = Path(__file__).parents[2]
+TIMES = ("timings", "total_s", "cached", "written")
+"""What differs from one run to the next."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, reference_pngs: list[bytes]) -> Path:
+    """Three pictures, one of them deeper, and a file that is none."""
+    (tmp_path / "deeper").mkdir()
+    for name, data in zip(("a.png", "b.png", "deeper/c.png"), reference_pngs, strict=False):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: timeless(part) for name, part in value.items() if name not in TIMES}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "{folder}", "--maps"],
+        ["generate", "-n", "2", "--steps", "3", "-e", "3=max", "--sampler", "dpmpp_2m"],
+        ["edit", "{folder}/a.png", "-e", "21=max", "--steps", "3", "--rounds", "1", "-o", "{folder}/out.png"],
+        ["visualize", "21", "--image", "{folder}/a.png", "--steps", "2"],
+        ["trace", "--steps", "3", "--image", "{folder}/a.png"],
+        ["diagnose", "-p", "3", "--num-samples", "6", "--steps", "1"],
+        ["models"],
+    ],
+    ids=lambda arguments: str(arguments[0]),
+)
+def test_a_command_answers_the_same_here_and_by_url(
+    arguments: list[str], folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for where in ([], ["--url", real_url]):
+        words = [word.format(folder=folder) for word in arguments]
+        assert main([*words, "--json", *([] if words[0] == "models" else ["-q"]), *where]) == 0
+        answers.append(timeless(json.loads(capsys.readouterr().out)))
+    assert answers[0] == answers[1]
+    assert answers[0]
+
+
+def test_encode_reads_files_folders_and_globs_once_each(
+    folder: Path, real_url: str, capsys: pytest.CaptureFixture[str], bundle: Bundle
+) -> None:
+    given = [str(folder / "a.png"), str(folder), str(folder / "**" / "*.png")]
+    assert main(["encode", *given, "--csv", "--url", real_url]) == 0
+    header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header == ["file", "image_id", *(f"s_{j}" for j in range(bundle.config.num_prototypes))]
+    assert [Path(row[0]).name for row in rows] == ["a.png", "b.png", "c.png"]
+    assert main(["encode", str(folder), "-o", str(folder / "new" / "all.json"), "--url", real_url]) == 0
+    images = json.loads((folder / "new" / "all.json").read_text())["images"]
+    assert [image["activations"] for image in images] == [[float(s) for s in row[2:]] for row in rows]
+    assert main(["encode", str(folder / "a.png"), "--url", real_url, "--top", "2"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    best = int(np.argmax(images[0]["activations"]))
+    assert table[0].split() == ["file", "prototype", "similarity", "box"]
+    assert table[1].split()[1] == str(best)
+    assert len(table) == 3
+
+
+def test_images_that_cannot_be_used_are_named_and_the_others_encoded(
+    folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "b.png").write_bytes(b"not a picture")
+    assert main(["encode", str(folder), "--json", "--url", real_url]) == 1
+    output = capsys.readouterr()
+    assert [Path(image["file"]).name for image in json.loads(output.out)["images"]] == ["a.png", "c.png"]
+    (line,) = output.err.splitlines()
+    assert "b.png: 422" in line
+    assert "not a readable" in line
+
+
+def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    at = ["--url", real_url, "--steps", "2"]
+    assert main(["generate", "-n", "3", "-o", str(folder / "grid.png"), *at]) == 0
+    assert Image.open(io.BytesIO((folder / "grid.png").read_bytes())).size == (64, 64)
+    assert main(["generate", "-n", "2", "--seed", "5", "-o", str(folder / "each"), *at]) == 0
+    assert {path.name for path in (folder / "each").iterdir()} == {"5.png", "6.png"}
+    edited = ["edit", str(folder / "a.png"), str(folder / "b.png"), "-e", "21=max", "--rounds", "1"]
+    assert main([*edited, "--reconstruction", "-o", str(folder / "out"), *at]) == 0
+    names = {f"{name}.{kind}.png" for name in "ab" for kind in ("edited", "reconstruction")}
+    assert {path.name for path in (folder / "out").iterdir()} == names
+    assert main(["visualize", "21", "--image", str(folder), "-o", str(folder / "shown"), *at]) == 0
+    shown = {"prototype-21.png", "prototype-21.source.png", "prototype-21.patch.png"}
+    assert {path.name for path in (folder / "shown").iterdir()} == shown
+    assert main(["trace", "-n", "2", "--num-previews", "2", "-o", str(folder / "film.png"), *at]) == 0
+    assert Image.open(io.BytesIO((folder / "film.png").read_bytes())).size == (64, 64)
+    assert main(["trace", "--csv", *at]) == 0
+    assert len(capsys.readouterr().out.splitlines()[-3:]) == 3
+    report = ["diagnose", "-p", "3", "--num-samples", "6", *at]
+    for name, start in (("r.html", "<!doctype html>"), ("r.csv", "prototype,affected"), ("r.json", "{")):
+        assert main([*report, "-o", str(folder / name)]) == 0
+        assert (folder / name).read_text().lstrip().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["encode"], 2, "Missing argument"),
+        (["encode", "nowhere/*.png"], 2, "there is no file nowhere/*.png"),
+        (["generate", "-e", "21"], 2, "'21' is not PROTOTYPE=CHANGE"),
+        (["generate", "-e", "21=more"], 2, "'more' is not max, min"),
+        (["models", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
+        (["models", "--bundle", "."], 2, "manifest.json"),
+        (["models", "--url", "http://127.0.0.1:9", "--timeout", "1"], 3, "ConnectError"),
+        (["serve", "--port", "many"], 2, "PATRONUS_PORT must be a whole number, not 'many'"),
+        (["paint"], 2, "No such command 'paint'"),
+        (["bench"], 2, "--url"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_has_its_status(
+    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == status
+    output = capsys.readouterr()
+    assert words in output.err
+    assert output.out == ""
+
+
+def test_refused_busy_and_late_have_statuses_of_their_own(
+    settings: Settings, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarded = replace(settings, api_keys=("key-of-eight",), max_row_steps_per_key=50)
+    with serving(guarded, fake_runner) as url:
+        at = ["--url", url, "-o", str(folder / "x.png")]
+        assert main(["generate", *at]) == 1
+        assert "401" in capsys.readouterr().err
+        monkeypatch.setenv("PATRONUS_CLIENT_API_KEY", "key-of-eight")
+        monkeypatch.setenv("PATRONUS_CLIENT_URL", url)
+        assert main(["generate", "-o", str(folder / "x.png")]) == 0
+        assert main(["generate", "-n", "30", *at]) == 1
+        assert main(["generate", "--timeout", "0.000001", *at]) == 4
+        assert "no answer within" in capsys.readouterr().err
+
+
+def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("serve", "encode", "generate", "edit", "visualize", "trace", "diagnose", "models", "bench")
+    for name in (*names, "completion"):
+        assert main([name, "--help"]) == 0
+        assert f"Usage: patronus {name}" in capsys.readouterr().out
+    for shell in completion.params[0].type.choices:  # type: ignore[attr-defined]
+        assert main(["completion", shell]) == 0
+        assert "_PATRONUS_COMPLETE" in capsys.readouterr().out
+
+
+def test_a_shell_is_told_what_may_follow() -> None:
+    asked = {"_PATRONUS_COMPLETE": "bash_complete", "COMP_WORDS": "patronus gener", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "service.cli"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **asked}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split(",")[-1].strip() == "generate"
+
+
+def test_serve_takes_its_settings_from_options_before_the_environment() -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--tune-batch", "off"],
+        cwd=ROOT,
+        env={**os.environ, "PATRONUS_PORT": "1", "PATRONUS_CLIENT_URL": "http://127.0.0.1:9"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_bench_prints_percentiles_and_goodput(fake_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load = ["bench", "--url", fake_url, "--rate", "40", "--duration", "0.5", "--steps", "2"]
+    assert main([*load, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_ok"] == found["num_requests"] == len(Load(rate=40, duration_s=0.5, seed=0).moments())
+    assert 0 < found["p50_s"] <= found["p95_s"] <= found["p99_s"]
+    assert main([*load, "--endpoint", "encode"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[0] for line in table.splitlines()][-5:] == ["alone", "p50", "p95", "p99", "goodput"]
+
+
+def test_goodput_counts_answers_within_three_times_what_one_takes_alone() -> None:
+    full = OverloadedError(503, "full", "", retry_after_s=1, request_id=None)
+    outcomes = [Outcome(seconds, None) for seconds in (1.0, 2.0, 3.0, 3.5)]
+    outcomes += [Outcome(0.1, full), Outcome(0.1, UnreachableError("gone"))]
+    summary = Summary.of(outcomes, solo_s=1.0, duration_s=2.0)
+    assert (summary.num_ok, summary.num_rejected, summary.num_failed) == (4, 1, 1)
+    assert summary.goodput == 1.5
+    assert summary.p50_s == 2.5
+    assert Summary.of([], solo_s=1.0, duration_s=2.0).p99_s is None
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_for_terminals_and_is_wiped() -> None:
+    for stream, quiet in ((io.StringIO(), False), (Terminal(), True)):
+        with ProgressLine(stream=stream, quiet=quiet) as line:
+            line.show("encode", 1, 2)
+        assert stream.getvalue() == ""
+    terminal = Terminal()
+    with ProgressLine(stream=terminal) as line:
+        line.follow(Progress("generate", 0, 3, 4))
+        line.follow(Progress("generate", 1, 2, 4))
+        assert terminal.getvalue().endswith("generate [###############---------------] 2/4")
+        line.follow(Progress("correct", 0, 1, 4))
+        assert "correct [#######-" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")
+
+
+def test_in_process_a_stream_is_live_and_leaving_it_stops_the_work(settings: Settings) -> None:
+    with (
+        in_process(create_app(settings)) as transport,
+        Client(LOCAL_URL, transport=transport) as client,
+    ):
+        for event in client.stream(calls.generate(num_images=32, steps=200)):
+            assert isinstance(event, Progress)
+            assert event.step < 200
+            break
+        again = client.generate(steps=2)
+        assert len(again.images) == 1
+
+
+def test_what_protects_a_service_does_not_bind_who_works_here(
+    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+) -> None:
+    monkeypatch.setenv("PATRONUS_API_KEYS", "key-of-eight")
+    monkeypatch.setenv("PATRONUS_RATE_LIMIT", "1/h")
+    monkeypatch.setenv("PATRONUS_MAX_BATCH", "7")
+    found = local_settings(tiny_bundle)
+    assert (found.api_keys, found.rate, found.max_batch, found.bundle) == ((), None, 7, (tiny_bundle,))
+
+
+def test_commands_take_a_bundle_of_ones_own(
+    tiny_prior_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--bundle", str(tiny_prior_bundle), "--steps", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["name"] == "tiny with prior"
