@@ -24,7 +24,7 @@ from service.client.exchange import (
     read_answer,
     unreachable,
 )
-from service.client.images import Source
+from service.client.images import ImageLike, Source
 from service.client.retrying import Attempts, Retries
 
 T = TypeVar("T")
@@ -82,6 +82,28 @@ class AsyncClient:
     ) -> results.Visualizations:
         """What prototypes stand for: each enhanced in several images, and the clearest result."""
         return await self.send(calls.visualize(*prototypes, **options))
+
+    async def locate(self, image: Source, **options: Unpack[calls.LocateOptions]) -> results.Locations:
+        """Where prototypes are in an image."""
+        return await self.send(calls.locate(image, **options))
+
+    async def extrapolate(
+        self, prototype: int | str, **options: Unpack[calls.ExtrapolateOptions]
+    ) -> results.Extrapolation:
+        """One prototype swept over values, all else kept."""
+        return await self.send(calls.extrapolate(prototype, **options))
+
+    async def interpolate(
+        self, first: ImageLike, second: ImageLike, **options: Unpack[calls.InterpolateOptions]
+    ) -> results.Interpolation:
+        """From one image to another."""
+        return await self.send(calls.interpolate(first, second, **options))
+
+    async def rename(
+        self, which: int | str, name: str | None, **options: Unpack[calls.Common]
+    ) -> results.PrototypeDetails:
+        """Name a prototype; None: what the bundle calls it."""
+        return await self.send(calls.rename(which, name, **options))
 
     async def diagnose(self, **options: Unpack[calls.DiagnoseOptions]) -> results.Diagnosis:
         """What else changes when one prototype is changed."""

@@ -106,6 +106,7 @@ class SampleOptions(Common, total=False):
     activations: Sequence[float] | npt.NDArray[Any]
     edits: Sequence[Edit]
     extrapolate: bool
+    decouple: bool
     num_images: int
     steps: int
     sampler: Sampler
@@ -125,6 +126,7 @@ class TraceOptions(SampleOptions, total=False):
 
 class EditOptions(Common, total=False):
     extrapolate: bool
+    decouple: bool
     preserve: Literal["others"] | Sequence[int | str]
     start: Literal["full", "auto"] | int
     steps: int
@@ -136,8 +138,32 @@ class EditOptions(Common, total=False):
 class VisualizeOptions(Common, total=False):
     images: Sequence[ImageLike]
     num_samples: int
+    samples: bool
     steps: int
     seed: int
+    preview_every: int
+
+
+class LocateOptions(Common, total=False):
+    """prototypes: default, the 8 whose activations are most unusual; maps: add similarities (H, W)."""
+
+    prototypes: Sequence[int | str]
+    maps: bool
+
+
+class ExtrapolateOptions(Common, total=False):
+    """image: in which; without one a sample drawn by `seed`; values: default, 7 from 0 to 3."""
+
+    image: Source
+    values: Sequence[float]
+    steps: int
+    seed: int
+    preview_every: int
+
+
+class InterpolateOptions(Common, total=False):
+    num_images: int
+    steps: int
     preview_every: int
 
 
@@ -169,7 +195,21 @@ def edit(image: Source, edits: Sequence[Edit], **options: Unpack[EditOptions]) -
 
 
 def visualize(*prototypes: int | str, **options: Unpack[VisualizeOptions]) -> Call[results.Visualizations]:
-    return _post("/visualize", results.Visualizations, options, prototypes=prototypes)
+    return _post("/visualize", results.Visualizations, options, prototypes=prototypes or None)
+
+
+def locate(image: Source, **options: Unpack[LocateOptions]) -> Call[results.Locations]:
+    return _post("/locate", results.Locations, options, image=image)
+
+
+def extrapolate(prototype: int | str, **options: Unpack[ExtrapolateOptions]) -> Call[results.Extrapolation]:
+    return _post("/extrapolate", results.Extrapolation, options, prototype=prototype)
+
+
+def interpolate(
+    first: ImageLike, second: ImageLike, **options: Unpack[InterpolateOptions]
+) -> Call[results.Interpolation]:
+    return _post("/interpolate", results.Interpolation, options, images=(first, second))
 
 
 def diagnose(**options: Unpack[DiagnoseOptions]) -> Call[results.Diagnosis]:
@@ -186,6 +226,11 @@ def prototypes(**options: Unpack[Common]) -> Call[results.Prototypes]:
 
 def prototype(which: int | str, **options: Unpack[Common]) -> Call[results.PrototypeDetails]:
     return _get(f"/prototypes/{quote(str(which), safe='')}", results.PrototypeDetails, options)
+
+
+def rename(which: int | str, name: str | None, **options: Unpack[Common]) -> Call[results.PrototypeDetails]:
+    call = prototype(which, **options)
+    return dataclasses.replace(call, method="PUT", fields={"name": name})
 
 
 def models() -> Call[results.Models]:

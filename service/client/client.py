@@ -22,7 +22,7 @@ from service.client.exchange import (
     read_answer,
     unreachable,
 )
-from service.client.images import Source
+from service.client.images import ImageLike, Source
 from service.client.retrying import Attempts, Retries
 
 T = TypeVar("T")
@@ -88,6 +88,28 @@ class Client:
     ) -> results.Visualizations:
         """What prototypes stand for: each enhanced in several images, and the clearest result."""
         return self.send(calls.visualize(*prototypes, **options))
+
+    def locate(self, image: Source, **options: Unpack[calls.LocateOptions]) -> results.Locations:
+        """Where prototypes are in an image."""
+        return self.send(calls.locate(image, **options))
+
+    def extrapolate(
+        self, prototype: int | str, **options: Unpack[calls.ExtrapolateOptions]
+    ) -> results.Extrapolation:
+        """One prototype swept over values, all else kept."""
+        return self.send(calls.extrapolate(prototype, **options))
+
+    def interpolate(
+        self, first: ImageLike, second: ImageLike, **options: Unpack[calls.InterpolateOptions]
+    ) -> results.Interpolation:
+        """From one image to another."""
+        return self.send(calls.interpolate(first, second, **options))
+
+    def rename(
+        self, which: int | str, name: str | None, **options: Unpack[calls.Common]
+    ) -> results.PrototypeDetails:
+        """Name a prototype; None: what the bundle calls it."""
+        return self.send(calls.rename(which, name, **options))
 
     def diagnose(self, **options: Unpack[calls.DiagnoseOptions]) -> results.Diagnosis:
         """What else changes when one prototype is changed."""

@@ -174,8 +174,21 @@ class Edited:
 
 
 @dataclass(frozen=True, eq=False)
+class EnhancedSource:
+    """The source of that index with the prototype enhanced."""
+
+    source: int
+    image: Picture
+    activation_before: float
+    activation_after: float
+
+
+@dataclass(frozen=True, eq=False)
 class Visualization:
-    """What one prototype stands for: the image that it changed most clearly."""
+    """What one prototype stands for: the image that it changed most clearly, `source_index` of num_sources.
+
+    raised: in how many of them it rose; samples: all of them, where that was asked for.
+    """
 
     prototype: int
     name: str | None
@@ -186,12 +199,85 @@ class Visualization:
     box: Box
     activation_before: float
     activation_after: float
+    source_index: int
+    num_sources: int
+    raised: int
+    mean_before: float
+    mean_after: float
+    samples: tuple[EnhancedSource, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Visualizations:
     model: Model
     prototypes: tuple[Visualization, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Location:
+    """Where a prototype is most present; z: how unusual, in standard deviations; overlay: the map as heat
+    over the enlarged picture; map (H, W), where `maps` asked for it."""
+
+    prototype: int
+    name: str | None
+    activation: float
+    z: float | None
+    box: Box
+    centre: tuple[int, int]
+    overlay: Picture
+    map: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Locations:
+    model: Model
+    image_id: ImageId
+    prototypes: tuple[Location, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ExtrapolatedImage:
+    """asked, achieved: the prototype's activation; activations (m,): all; is_outside: of the data's range."""
+
+    asked: float
+    achieved: float
+    is_outside: bool | None
+    image: Picture
+    activations: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Extrapolation:
+    """One prototype swept over values; before: its activation as it was; low, high: the data's range."""
+
+    model: Model
+    image_id: ImageId | None
+    prototype: int
+    name: str | None
+    activations_from: str
+    before: float
+    low: float | None
+    high: float | None
+    images: tuple[ExtrapolatedImage, ...]
+    total_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class InterpolatedImage:
+    """weight: of the second image; asked, achieved (m,)."""
+
+    weight: float
+    image: Picture
+    asked: Array
+    achieved: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    model: Model
+    image_ids: tuple[ImageId, ImageId]
+    images: tuple[InterpolatedImage, ...]
+    total_s: float
 
 
 @dataclass(frozen=True)
@@ -327,13 +413,25 @@ class Prototypes:
         return len(self.prototypes)
 
 
+@dataclass(frozen=True)
+class Effect:
+    """How `prototype` changes, in deviations, when another goes from its 0.01 to its 0.99 quantile."""
+
+    prototype: int
+    name: str | None
+    effect: float
+    standard_error: float
+
+
 @dataclass(frozen=True, eq=False)
 class PrototypeDetails:
-    """patches: the nearest training patches, nearest first."""
+    """patches: the nearest training patches, nearest first; effects: on others, the strongest first."""
 
     model: Model
     prototype: Prototype
     exemplar_image: Picture | None
+    own_effect: Effect | None
+    effects: tuple[Effect, ...] | None
     patches: tuple[Picture, ...] | None
     patch_similarities: Array | None
     patch_image_indices: tuple[int, ...] | None

@@ -261,3 +261,23 @@ def test_the_distribution_exposes_exactly_the_client() -> None:
     for name in client_package.__all__:
         assert names[name] is getattr(client_package, name)
     assert names["__all__"] == client_package.__all__
+
+
+def test_where_and_what_is_between_are_read_as_pictures(real_url: str, reference_pngs: list[bytes]) -> None:
+    with Client(real_url) as client:
+        located = client.locate(reference_pngs[0], prototypes=[3], maps=True).prototypes[0]
+        assert located.prototype == 3
+        assert located.map is not None
+        assert located.map.shape == (32, 32)
+        swept = client.extrapolate(3, image=reference_pngs[0], values=[1.0, 2.0], steps=2)
+        assert [item.asked for item in swept.images] == [1.0, 2.0]
+        between = client.interpolate(*reference_pngs[:2], num_images=3, steps=2)
+        assert [item.weight for item in between.images] == [0.0, 0.5, 1.0]
+        assert between.images[0].achieved.shape == (30,)
+
+
+def test_a_prototype_is_renamed_and_found_by_its_name(settings: Settings) -> None:
+    with serving(settings, fake_runner) as url, Client(url) as client:
+        assert client.rename(5, "left sleeve of it").prototype.name == "left sleeve of it"
+        assert client.prototype("left sleeve of it").prototype.index == 5
+        assert client.rename(5, None).prototype.name is None

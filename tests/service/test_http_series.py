@@ -159,7 +159,7 @@ def test_without_statistics_nothing_is_said_to_be_outside(
     for source in bundle.directory.iterdir():
         (tmp_path / source.name).symlink_to(source)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    for name in ("statistics", "attributes", "prior"):
+    for name in ("statistics", "attributes", "effects", "prior"):
         manifest[name] = None
     for name in ("pictures.safetensors", "prior.onnx"):
         del manifest["files"][name]
