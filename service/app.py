@@ -32,6 +32,7 @@ from service.middleware.body_limit import BodyLimit
 from service.middleware.client_limits import ClientLimits
 from service.middleware.drain_gate import DrainGate
 from service.middleware.last_resort import LastResort
+from service.middleware.protocol_errors import ProtocolErrors
 from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
 from service.problems import problem
@@ -41,6 +42,7 @@ from service.routes.diagnose import diagnose_router
 from service.routes.encode import encode_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.inference import inference_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
@@ -155,6 +157,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))
     app.include_router(health_router(context, drain, _version(context, runners[0].backend)))
+    app.include_router(inference_router(context, drain, program_version()))
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     describe(app, needs_key=bool(settings.api_keys))
     return app
@@ -185,6 +188,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
             ),
             expose_headers=("X-Request-ID", "Retry-After"),
         )
+    app.add_middleware(ProtocolErrors)
     app.add_middleware(AccessLog)
     app.add_middleware(RequestId)
 
