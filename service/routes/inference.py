@@ -307,9 +307,7 @@ async def _generate(
         raise ProblemError(422, "the input 'seed' must be 0 to 4294967295")
     steps = _number(body, "steps", 20, int, 1, 100_000)
     eta = _number(body, "eta", 0.0, float, 0.0, 1.0)
-    sampler = body.parameters.get("sampler", "ddim")
-    if sampler not in get_args(Sampler):
-        raise ProblemError(422, f"sampler must be one of {', '.join(get_args(Sampler))}, not {sampler!r:.40}")
+    sampler = _sampler(body.parameters.get("sampler", "ddim"))
     extrapolate = body.parameters.get("extrapolate", False)
     if not isinstance(extrapolate, bool):
         raise ProblemError(422, "extrapolate must be true or false")
@@ -387,6 +385,14 @@ def _number(body: InferRequest, name: str, default: Any, kind: type, low: float,
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
         raise ProblemError(422, f"{name} must be {low} to {high}, not {value!r:.40}")
     return kind(value)
+
+
+def _sampler(value: object) -> Sampler:
+    samplers: tuple[Sampler, ...] = get_args(Sampler)
+    for sampler in samplers:
+        if sampler == value:
+            return sampler
+    raise ProblemError(422, f"sampler must be one of {', '.join(samplers)}, not {value!r:.40}")
 
 
 def _edits(body: InferRequest) -> list[EditModel]:

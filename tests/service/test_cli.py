@@ -281,13 +281,13 @@ def test_in_process_a_stream_is_live_and_leaving_it_stops_the_work(settings: Set
 
 
 def test_what_protects_a_service_does_not_bind_who_works_here(
-    monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATRONUS_API_KEYS", "key-of-eight")
     monkeypatch.setenv("PATRONUS_RATE_LIMIT", "1/h")
     monkeypatch.setenv("PATRONUS_MAX_BATCH", "7")
-    found = local_settings(tiny_bundle)
-    assert (found.api_keys, found.rate, found.max_batch, found.bundle) == ((), None, 7, (tiny_bundle,))
+    found = local_settings(tmp_path)
+    assert (found.api_keys, found.rate, found.max_batch, found.bundle) == ((), None, 7, (tmp_path,))
 
 
 def test_commands_take_a_bundle_of_ones_own(

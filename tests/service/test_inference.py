@@ -206,7 +206,12 @@ SEED = {"name": "seed", "shape": [1], "datatype": "INT64", "data": [1]}
         ("", {"inputs": [X], "parameters": {"steps": 3}}, 422, "there is no parameter 'steps'"),
         ("", {"inputs": [X], "parameters": {"timeout": -1}}, 422, "microseconds"),
         ("", {"inputs": [X], "parameters": {"binary_data_output": 1}}, 422, "true or false"),
-        ("", {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["?"]}]}, 422, "base64"),
+        (
+            "",
+            {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["?"]}]},
+            422,
+            "base64",
+        ),
         ("", {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [1]}]}, 422, "strings"),
         ("-generate", {"inputs": [X]}, 422, "give the input 'seed'"),
         ("-generate", {"inputs": [{**SEED, "data": [-1]}]}, 422, "0 to 4294967295"),

@@ -85,6 +85,6 @@ def test_it_reads_our_errors(client: Any, bundle: Bundle) -> None:
     assert caught.value.status() == "404"
     with pytest.raises(InferenceServerException, match="steps must be 1 to 200, not 500"):
         client.infer(f"{bundle.name}-generate", [seed], parameters={"steps": 500})
-    with pytest.raises(InferenceServerException, match="took longer|deadline|left") as caught:
+    with pytest.raises(InferenceServerException, match=r"took longer|deadline|left") as caught:
         client.infer(f"{bundle.name}-generate", [seed], timeout=1)
     assert caught.value.status() == "504"
