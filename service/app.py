@@ -34,6 +34,7 @@ from service.middleware.body_limit import BodyLimit
 from service.middleware.client_limits import ClientLimits
 from service.middleware.drain_gate import DrainGate
 from service.middleware.last_resort import LastResort
+from service.middleware.protocol_errors import ProtocolErrors
 from service.middleware.request_id import RequestId
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.prototype_names import PrototypeNames
@@ -45,6 +46,7 @@ from service.routes.encode import encode_router
 from service.routes.extrapolate import extrapolate_router
 from service.routes.generate import generate_router
 from service.routes.health import health_router
+from service.routes.inference import inference_router
 from service.routes.interpolate import interpolate_router
 from service.routes.locate import locate_router
 from service.routes.models import models_router, served_models
@@ -173,6 +175,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     app.include_router(prototypes_router(context))
     app.include_router(models_router(context))
     app.include_router(health_router(context, drain, _version(context, runners[0].backend)))
+    app.include_router(inference_router(context, drain, program_version()))
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     describe(app, needs_key=bool(settings.api_keys))
     return app
@@ -203,6 +206,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
             ),
             expose_headers=("X-Request-ID", "Retry-After"),
         )
+    app.add_middleware(ProtocolErrors)
     app.add_middleware(AccessLog)
     app.add_middleware(RequestId)
 

@@ -1,10 +1,10 @@
 """What holds for every request. Pure ASGI, so that a client's leaving still reaches the handler.
 
-From the outside in: RequestId, AccessLog, CORS where it is set, LastResort, DrainGate, ApiKeys,
-ClientLimits, BodyLimit.
+From the outside in: RequestId, AccessLog, ProtocolErrors, CORS where it is set, LastResort, DrainGate,
+ApiKeys, ClientLimits, BodyLimit.
 """
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Answered without a key and without limits: what watches the service has neither."""
 
 CLIENT_CLOSED_REQUEST = 499

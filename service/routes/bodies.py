@@ -41,13 +41,14 @@ async def read_body(request: Request, model: type[M], *, max_files: int) -> tupl
             raise ProblemError(415, "send application/json or multipart/form-data")
         request.state.body_read.set()  # see `service.routes.answering`
         if len(body) > MAX_ON_THE_LOOP_BYTES:
-            return await asyncio.to_thread(_validated_json, body, model), []
-        return _validated_json(body, model), []
+            return await asyncio.to_thread(parse_body, body, model), []
+        return parse_body(body, model), []
     request.state.body_read.set()
     return _validated(values, model), files
 
 
-def _validated_json(body: bytes, model: type[M]) -> M:
+def parse_body(body: bytes, model: type[M]) -> M:
+    """JSON as `model`; nothing at all is an empty object. Raises ProblemError."""
     return _validated(_parse_json(body) if body else {}, model)
 
 

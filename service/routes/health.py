@@ -18,22 +18,12 @@ def health_router(context: Context, drain: Drain, version: dict[str, object]) ->
     @router.get("/healthz")
     async def healthz() -> Response:
         """Liveness: 503 when only a restart can help."""
-        reason = None
-        if engine.state is EngineState.DEAD:
-            reason = "the engine thread died"
-        elif engine.hangs_for_good:
-            reason = engine.hang
-        else:
-            reason = engine.failure
-        return _status(reason, engine)
+        return _status(death(engine), engine)
 
     @router.get("/readyz")
     async def readyz() -> Response:
         """Readiness: 503, with the reason, while requests cannot be served."""
-        reason = "the service is shutting down" if drain.has_started else engine.hang or engine.failure
-        if reason is None and engine.state is not EngineState.READY:
-            reason = f"the engine is {engine.state}"
-        return _status(reason, engine)
+        return _status(unreadiness(engine, drain), engine)
 
     @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -46,6 +36,21 @@ def health_router(context: Context, drain: Drain, version: dict[str, object]) ->
         return version
 
     return router
+
+
+def death(engine: AsyncEngine) -> str | None:
+    """Why only a restart can help; None where it is not needed."""
+    if engine.state is EngineState.DEAD:
+        return "the engine thread died"
+    return engine.hang if engine.hangs_for_good else engine.failure
+
+
+def unreadiness(engine: AsyncEngine, drain: Drain) -> str | None:
+    """Why requests cannot be served now; None where they can."""
+    reason = "the service is shutting down" if drain.has_started else engine.hang or engine.failure
+    if reason is None and engine.state is not EngineState.READY:
+        return f"the engine is {engine.state}"
+    return reason
 
 
 def _status(reason: str | None, engine: AsyncEngine) -> Response:

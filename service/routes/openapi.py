@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.middleware import OPEN_PATHS
+from service.routes.inference_schemas import InferError, InferRequest
 from service.routes.schemas import REQUEST_MODELS, ProblemModel, ProgressEvent, RequestModel
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -97,11 +98,14 @@ def describe(app: FastAPI, *, needs_key: bool) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
-            described = (*REQUEST_MODELS, ProblemModel, ProgressEvent)
+            described = (*REQUEST_MODELS, InferRequest, InferError, ProblemModel, ProgressEvent)
             models = [(model, "validation") for model in described]
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(definitions["$defs"])
+            protocol_errors = {
+                "application/json": {"schema": {"$ref": _REFERENCE.format(model="InferError")}}
+            }
             if needs_key:
                 document["components"]["securitySchemes"] = _KEYS
             for name, path in document["paths"].items():
@@ -113,7 +117,8 @@ def describe(app: FastAPI, *, needs_key: bool) -> None:
                     if "requestBody" in operation:
                         operation["parameters"] = [*operation.get("parameters", ()), *_HEADERS]
                     for status, description in _PROBLEMS.items():
-                        content = {"application/problem+json": _PROBLEM}
+                        is_protocol = name.startswith("/v2")
+                        content = protocol_errors if is_protocol else {"application/problem+json": _PROBLEM}
                         operation["responses"][status] = {"description": description, "content": content}
             app.openapi_schema = document
         return app.openapi_schema
