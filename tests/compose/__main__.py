@@ -41,7 +41,7 @@ def main() -> int:
         for image, origin in origins.items():
             transcript.note(f"{image}: {origin}, {running.image_mb(image):.0f} MB")
         started = time.monotonic()
-        running.compose("build", "patronus", timeout_s=1800)
+        running.compose("build", "secrets", "patronus", timeout_s=1800)
         transcript.note(
             f"{IMAGE} built in {time.monotonic() - started:.0f} s, {running.image_mb(IMAGE):.0f} MB"
         )
