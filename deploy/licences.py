@@ -26,8 +26,8 @@ def main() -> int:
 def licence(package: Distribution) -> str:
     """Empty where the package does not say."""
     metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classifiers = metadata.get_all("Classifier") or []
     named = [
         text.rsplit(" :: ", 1)[1]
@@ -36,7 +36,7 @@ def licence(package: Distribution) -> str:
     ]
     if named:
         return "; ".join(named)
-    field = str(metadata.get("License") or "").strip()
+    field = metadata["License"].strip() if "License" in metadata else ""
     first_line = field.splitlines()[0].strip() if field else ""
     return first_line[:TOO_LONG]
 

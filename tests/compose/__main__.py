@@ -14,7 +14,7 @@ import time
 
 from tests.compose.engine import ROOT, CommandError, engine, install_packages
 from tests.compose.images import images_of, packages_in, programs_in, provide
-from tests.compose.scenario import Stack, check_stack, free_port
+from tests.compose.scenario import KEY, Stack, check_stack, free_port
 from tests.compose.transcript import Transcript
 
 DIRECTORY = ROOT / "build" / "compose-test"
@@ -27,6 +27,9 @@ def main() -> int:
     ports = {name: free_port() for name in ("PATRONUS_PUBLISH", "PROMETHEUS_PUBLISH", "GRAFANA_PUBLISH")}
     environment = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     environment |= {"COMPOSE_PROJECT_NAME": "patronus-compose-test", "PATRONUS_MAX_QUEUE": "64"}
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "api_keys").write_text(f"{KEY}\n")
+    environment["PATRONUS_API_KEYS_FILE"] = str(DIRECTORY / "api_keys")
     install_packages()
     with engine(DIRECTORY, environment) as running:
         version = running.docker("version", "--format", "{{.Server.Version}}").strip()
@@ -38,7 +41,7 @@ def main() -> int:
         for image, origin in origins.items():
             transcript.note(f"{image}: {origin}, {running.image_mb(image):.0f} MB")
         started = time.monotonic()
-        running.compose("build", "patronus", timeout_s=1800)
+        running.compose("build", "secrets", "patronus", timeout_s=1800)
         transcript.note(
             f"{IMAGE} built in {time.monotonic() - started:.0f} s, {running.image_mb(IMAGE):.0f} MB"
         )

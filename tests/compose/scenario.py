@@ -20,6 +20,8 @@ from tests.compose.transcript import Transcript
 EXAMPLE = ROOT / "docs" / "example.png"
 WITHIN_S = 120.0
 POLL_S = 0.25
+KEY = "a-key-of-the-compose-test"
+"""In the file that docker-compose.keys.yml gives to the service."""
 CONNECT_OUTSIDE = """
 import socket
 try:
@@ -84,6 +86,7 @@ def check_stack(stack: Stack, services: Sequence[str], transcript: Transcript) -
     _prometheus(stack, transcript)
     _redis(stack, transcript)
     _replicas(stack, transcript)
+    _keys(stack, transcript)
 
 
 def _answers(stack: Stack, transcript: Transcript) -> None:
@@ -271,6 +274,18 @@ def _replicas(stack: Stack, transcript: Transcript) -> None:
     )
     grown = eventually(lambda: list(stack.targets().values()) == ["up"] * 3)
     transcript.check("a third is found while all run", grown, stack.targets())
+
+
+def _keys(stack: Stack, transcript: Transcript) -> None:
+    transcript.section("With docker-compose.keys.yml")
+    files = ("--file", "docker-compose.yml", "--file", "docker-compose.keys.yml")
+    stack.engine.compose(*files, "up", "--detach", "--scale", "patronus=2", "patronus", timeout_s=300)
+    closed = eventually(lambda: stack.get("/version").status_code == 401)
+    transcript.check("nobody is served without a key", closed)
+    answer = httpx.get(f"{stack.url}/version", headers={"X-API-Key": KEY}, timeout=60)
+    transcript.check("a key of the file is one", answer.status_code == 200, answer.status_code)
+    seen = stack.engine.docker("inspect", *stack.engine.containers("patronus"))
+    transcript.check("the engine does not show it", KEY not in seen)
 
 
 @contextmanager

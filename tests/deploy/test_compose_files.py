@@ -74,6 +74,11 @@ def test_settings_in_the_files_are_settings_of_the_service(name: str) -> None:
     assert {variable for variable in environment if variable.startswith(PREFIX)} <= known
 
 
+def test_no_two_services_build_one_image(services: dict[str, Any]) -> None:
+    built = [service["image"] for service in services.values() if "build" in service]
+    assert len(built) == len(set(built)) == 2
+
+
 def test_settings_in_the_image_are_settings_of_the_service() -> None:
     found = dict(re.findall(r"^ +(PATRONUS_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
     assert set(found) == {"PATRONUS_HOST", "PATRONUS_PORT", "PATRONUS_BUNDLE"}
