@@ -269,6 +269,19 @@ def _replicas(stack: Stack, transcript: Transcript) -> None:
         back = eventually(lambda: list(stack.targets().values()) == ["up", "up"])
     transcript.check("and finds it again", back, f"{stack.targets()}, {dict(statuses)}")
 
+    replica = stack.engine.containers("patronus")[0]
+    before = stack.engine.inspect(replica)["RestartCount"]
+    stack.engine.docker(
+        "exec", replica, "python3", "-c", "from service.probe import end_process_1 as end; end()"
+    )
+    back = eventually(
+        lambda: (
+            stack.engine.inspect(replica)["RestartCount"] > before
+            and set(stack.health("patronus")) == {"healthy"}
+        )
+    )
+    transcript.check("one that its own health check ends is started again", back)
+
     stack.engine.compose(
         "up", "--detach", "--no-recreate", "--scale", "patronus=3", "patronus", timeout_s=300
     )
