@@ -81,7 +81,7 @@ def test_no_two_services_build_one_image(services: dict[str, Any]) -> None:
 
 def test_settings_in_the_image_are_settings_of_the_service() -> None:
     found = dict(re.findall(r"^ +(PATRONUS_\w+)=(\S+)", DOCKERFILE, re.MULTILINE))
-    assert set(found) == {"PATRONUS_HOST", "PATRONUS_PORT", "PATRONUS_BUNDLE"}
+    assert set(found) == {"PATRONUS_HOST", "PATRONUS_PORT", "PATRONUS_BUNDLE", "PATRONUS_STATE_DIR"}
     assert Settings.from_environment(found).host == "0.0.0.0"
 
 
