@@ -26,7 +26,7 @@ from service.cli.load import Load, Outcome, Summary
 from service.cli.progress import ProgressLine
 from service.cli.target import LOCAL_URL, local_settings
 from service.client import Client, OverloadedError, Progress, UnreachableError, calls
-from service.settings import Settings
+from service.settings import SHIPPED_BUNDLE, Settings
 from tests.service.conftest import fake_runner, picture, serving
 from tests.service.test_main import free_port, wait_until_ready
 
@@ -85,7 +85,7 @@ def test_a_command_answers_the_same_here_and_by_url(
     arguments: list[str], folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = []
-    for where in ([], ["--url", real_url]):
+    for where in (["--bundle", str(SHIPPED_BUNDLE)], ["--url", real_url]):
         words = [word.format(folder=folder) for word in arguments]
         assert main([*words, "--json", *([] if words[0] == "models" else ["-q"]), *where]) == 0
         answers.append(json.loads(capsys.readouterr().out))
