@@ -160,8 +160,12 @@ class EditTrials:
         return result
 
     def _read(self, pixels: Pixels) -> Pictures:
-        parts = [
-            self._runner.encode(to_x_0(pixels[i : i + MAX_BATCH])) for i in range(0, len(pixels), MAX_BATCH)
-        ]
-        s, maps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        s, maps = encode_in_batches(self._runner, pixels)
         return Pictures(pixels, s, maps.reshape(*maps.shape[:2], -1).argmax(axis=2))
+
+
+def encode_in_batches(runner: OnnxRunner, pixels: Pixels) -> tuple[Float32, Float32]:
+    """pixels (N, C, H, W) -> activations (N, m), similarity_maps (N, m, h, w)."""
+    parts = [runner.encode(to_x_0(pixels[i : i + MAX_BATCH])) for i in range(0, len(pixels), MAX_BATCH)]
+    s, maps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return s, maps

@@ -18,6 +18,7 @@ from service.heat_colours import heat_colours
 
 OVERLAY_SIDE = 256
 """Pictures smaller than this are enlarged by the largest whole number that keeps them within it."""
+STRIP_SIDE, STRIP_COLUMNS = 128, 16
 GAP = 8
 FONT_SIZE = 13
 LINE_HEIGHT = 17
@@ -105,6 +106,11 @@ def montage(cards: Sequence[Card], *, title: str = "", columns: int | None = Non
             whole.paste(picture, (x, top + text_height))
             x += picture.width + GAP // 2
     return whole
+
+
+def strip(cards: Sequence[Card], *, title: str = "") -> bytes:
+    """A series side by side, STRIP_COLUMNS in a row, as a PNG file."""
+    return png(montage(cards, title=title, columns=STRIP_COLUMNS))
 
 
 def shortened(text: str, width: int) -> str:

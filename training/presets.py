@@ -83,21 +83,13 @@ def _small_cartoon_faces() -> ModelConfig:
 
     Patches are 19 pixels wide, about an eye with its brow, a mouth, or half a pair of glasses.
     """
-    return ModelConfig(
-        image=ImageConfig(3, 64, 64),
+    small = _small_64()
+    return dataclasses.replace(
+        small,
         encoder=EncoderConfig(
             num_prototypes=48, kernel_sizes=(3, 3, 3, 2), strides=(2, 2, 1, 1), paddings=(1, 1, 0, 0)
         ),
-        denoiser=DenoiserConfig(
-            base_channels=24,
-            channel_multipliers=(1, 2, 2, 2),
-            attention_levels=(False, False, False, False),
-            conditioning="scale_shift",
-            patch_size=2,
-            standardize=True,
-            zero_init=True,
-        ),
-        prediction="v",
+        denoiser=dataclasses.replace(small.denoiser, base_channels=24, channel_multipliers=(1, 2, 2, 2)),
     )
 
 

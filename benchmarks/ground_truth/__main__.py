@@ -17,19 +17,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from benchmarks.ground_truth import edits, seeds, shortcuts, stability, when, where
 from benchmarks.ground_truth.judge import load_judge
 from benchmarks.ground_truth.small_models import SIZE, small_config
 from benchmarks.ground_truth.subject import Subject
 from benchmarks.machine import describe
 from training.data import Dataset, load_dataset
-from training.exemplars import encode_all
 from training.remeasure import load_bundle_weights
-
-Float32 = npt.NDArray[np.float32]
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 RESULTS = Path(__file__).parents[1] / "results" / "ground_truth"
@@ -80,18 +74,8 @@ def _when(options: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _stability(options: argparse.Namespace) -> tuple[str, list[str]]:
     subject = Subject(options.bundle)
-    test = _test_split(subject, options.data)
-    s, _ = subject.encode(test.pixels)
-    patronus = load_bundle_weights(subject.bundle)
-    plain = s[:NUM_NOISY]
-    changes = []
-    for level in stability.NOISE_LEVELS:
-        moved, _ = encode_all(patronus, stability.noisy(test.pixels[:NUM_NOISY], level))
-        change = (np.abs(moved - plain) / np.maximum(subject.statistics.std, 1e-4)).mean(axis=0)
-        m = plain.shape[1]
-        correlation = np.corrcoef(plain, moved, rowvar=False)[:m, m:].diagonal().mean()
-        changes.append((level, change, float(correlation)))
-    return f"Stability: {_named(subject)}", stability.noise_lines(changes)
+    images = _test_split(subject, options.data).pixels[:NUM_NOISY]
+    return f"Stability: {_named(subject)}", stability.noise_lines(stability.measure(subject, images))
 
 
 def _seeds(options: argparse.Namespace) -> tuple[str, list[str]]:

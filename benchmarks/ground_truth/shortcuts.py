@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.ground_truth.judge import NAMES, Judge
 from benchmarks.ground_truth.small_models import small_config, train_small
+from model.effects import LEAST_SPREAD
 from model.patronus import Patronus
 from model.samplers import ddim
 from model.schedule import NoiseSchedule
@@ -112,7 +113,7 @@ class _Laboratory:
         statistics = self._statistics
         pictures = [self._generate(j, float(end[j])) for end in (statistics.low, statistics.high)]
         encoded = [encode_all(self._patronus, pixels)[0] for pixels in pictures]
-        change = ((encoded[1] - encoded[0]) / np.maximum(statistics.std, 1e-4)).mean(axis=0)  # (m,)
+        change = ((encoded[1] - encoded[0]) / np.maximum(statistics.std, LEAST_SPREAD)).mean(axis=0)  # (m,)
         judged = self._judge.probabilities(pictures[1]) - self._judge.probabilities(pictures[0])
         means = judged.mean(axis=0)
         weights, spread = self._probe(conclusion)

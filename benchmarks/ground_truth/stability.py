@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from benchmarks.ground_truth.subject import Subject
+from model.effects import LEAST_SPREAD
 from model.transforms import Pixels
 
 Float32 = npt.NDArray[np.float32]
@@ -75,8 +77,30 @@ def matching_lines(found: Match, names: tuple[str, str], shared: tuple[float, fl
     ]
 
 
-def noise_lines(changes: list[tuple[float, Float64, float]]) -> list[str]:
-    """Markdown lines; changes: level, mean |change| (m,) in standard deviations, correlation with before."""
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What noise of a level does to activations: mean |change| (m,) in standard deviations over the training
+    data, and their correlation with those without noise, mean over prototypes."""
+
+    level: float
+    change: Float64
+    correlation: float
+
+
+def measure(subject: Subject, images: Pixels) -> list[Change]:
+    """Of images (N, C, H, W), at each of NOISE_LEVELS."""
+    plain, _ = subject.encode(images)
+    spread, m = np.maximum(subject.statistics.std, LEAST_SPREAD), plain.shape[1]
+    changes = []
+    for level in NOISE_LEVELS:
+        moved, _ = subject.encode(noisy(images, level))
+        correlation = np.corrcoef(plain, moved, rowvar=False)[:m, m:].diagonal().mean()
+        changes.append(Change(level, (np.abs(moved - plain) / spread).mean(axis=0), float(correlation)))
+    return changes
+
+
+def noise_lines(changes: list[Change]) -> list[str]:
+    """Markdown lines."""
     lines = [
         "Noise is normal, in grey levels. Change: of an activation, absolute, in standard deviations over "
         "the training data; correlation: of activations with and without noise, mean over prototypes.",
@@ -84,6 +108,7 @@ def noise_lines(changes: list[tuple[float, Float64, float]]) -> list[str]:
         "| noise | change, mean | change, worst prototype | correlation |",
         "|---|---|---|---|",
     ]
-    for level, change, correlation in changes:
-        lines.append(f"| {level:g} | {change.mean():.3f} | {change.max():.3f} | {correlation:.3f} |")
+    for some in changes:
+        mean, worst = some.change.mean(), some.change.max()
+        lines.append(f"| {some.level:g} | {mean:.3f} | {worst:.3f} | {some.correlation:.3f} |")
     return lines

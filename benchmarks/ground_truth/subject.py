@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.edit_trials import MAX_BATCH, encode_in_batches
 from model.attributes import Attributes
 from model.bundle import Bundle
 from model.statistics import ActivationStatistics
-from model.transforms import Pixels, to_x_0
+from model.transforms import Pixels
 from service.engine.onnx_runner import OnnxRunner
 
 Float32 = npt.NDArray[np.float32]
-
-MAX_BATCH = 32
 
 
 class Subject:
@@ -31,8 +30,4 @@ class Subject:
 
     def encode(self, pixels: Pixels) -> tuple[Float32, Float32]:
         """pixels (N, C, H, W) -> activations (N, m), similarity_maps (N, m, h, w)."""
-        parts = [
-            self._runner.encode(to_x_0(pixels[i : i + MAX_BATCH])) for i in range(0, len(pixels), MAX_BATCH)
-        ]
-        s, maps = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return s, maps
+        return encode_in_batches(self._runner, pixels)

@@ -11,27 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.stats import spearmanr
 
 from model.attributes import Attributes
 from model.emergence import Emergence, emergence_timesteps
 from model.patronus import Patronus
-from model.samplers import ddim
-from model.schedule import NoiseSchedule
 from model.statistics import ActivationStatistics
 from training.data.cartoon_faces.attributes import LABELS, Value
 from training.data.cartoon_faces.drawing import SIZE, changed_pixels
 from training.data.cartoon_faces.faces import sample_faces
-from training.sampling import run_table
+from training.evaluation.emergence import emergence_curves
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 SEED = 2_000_029
-STEPS = 50
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,26 +42,13 @@ def measure(
     patronus: Patronus, attributes: Attributes, statistics: ActivationStatistics, s: Float32
 ) -> Order:
     """Of images generated under s (n, m) from random x_T, as the service does it."""
-    table = ddim(NoiseSchedule.from_config(patronus.config.schedule), STEPS, clip=1.0)
-    generator = torch.Generator().manual_seed(SEED)
-    x_T = torch.randn((len(s), *patronus.config.image.shape), generator=generator)
-    curves = []
-    for start in range(0, len(s), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        seen: list[Float32] = []
-
-        def encode(x_0_hat: torch.Tensor, seen: list[Float32] = seen) -> None:
-            seen.append(patronus.encoder(x_0_hat)[0].numpy())
-
-        run_table(patronus, table, x_T[part], torch.from_numpy(s[part]), on_step=encode)
-        curves.append(np.stack(seen, axis=1))  # (B, k, m)
-    s_hat = np.concatenate(curves)
+    s_hat, timesteps = emergence_curves(patronus, s, seed=SEED)
     n, k, m = s_hat.shape
     logits = attributes.probe_logits(s_hat.reshape(n * k, m), statistics).reshape(n, k, -1)
     return Order(
         attributes.names,
-        emergence_timesteps(s_hat, table.timesteps),
-        emergence_timesteps(logits.astype(np.float32), table.timesteps),
+        emergence_timesteps(s_hat, timesteps),
+        emergence_timesteps(logits.astype(np.float32), timesteps),
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from model.attributes import Attributes
 from model.bundle import Bundle
 from model.couplings import LEAST_SAMPLES, Effects, measure_effects
+from model.effects import LEAST_SPREAD
 from model.prototype_boxes import PrototypeBoxes
 from model.receptive_field import Box
 from model.statistics import ActivationStatistics
@@ -34,8 +35,6 @@ STRONG_CORRELATION = 0.3
 """A coupling is explained by the data where those correlate this much, in the same direction."""
 SHARED_PATCH = 1.0 / 3.0
 """The mean overlap of two prototypes' boxes that explains a coupling: they share half of their patches."""
-LEAST_SPREAD = 1e-4
-"""Effects are counted in standard deviations of the training data, at least of this size (s: 0 … 9.21)."""
 
 
 @dataclass(frozen=True, eq=False)

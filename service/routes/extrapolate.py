@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.drawing import Card, montage, png, tile
+from service.drawing import STRIP_SIDE, Card, strip, tile
 from service.images import encode_png, image_id, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.pipeline import Pipeline
@@ -24,7 +24,6 @@ from service.routes.schemas import ExtrapolatedImage, ExtrapolateRequest, Extrap
 
 DEFAULT_VALUES = (0.0, 3.0, 7)
 """From, to, and how many: the paper's sweep."""
-STRIP_SIDE, STRIP_COLUMNS = 128, 16
 
 
 def extrapolate_router(context: Context) -> APIRouter:
@@ -121,4 +120,4 @@ def _strip(pipeline: Pipeline, j: int, found: Extrapolation) -> bytes:
     title = f"prototype {j}  {pipeline.bundle.prototypes[j].name or ''}".rstrip()
     if any(is_outside) and found.reach is not None:
         title += f"   * outside of the data's {found.reach[0]:.2f} to {found.reach[1]:.2f}"
-    return png(montage(cards, title=title, columns=STRIP_COLUMNS))
+    return strip(cards, title=title)

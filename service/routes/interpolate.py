@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.transforms import Pixels
-from service.drawing import Card, montage, png, tile
+from service.drawing import STRIP_SIDE, Card, strip, tile
 from service.images import encode_png, image_id, to_base64
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.series import Interpolation, interpolate
@@ -22,8 +22,6 @@ from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
 from service.routes.schemas import InterpolatedImage, InterpolateRequest, InterpolateResponse
 from service.settings import Settings
-
-STRIP_SIDE, STRIP_COLUMNS = 128, 16
 
 
 def interpolate_router(context: Context) -> APIRouter:
@@ -107,4 +105,4 @@ def _strip(found: Interpolation) -> bytes:
         Card([f"weight {weight:.2f}"], [tile(pixels, STRIP_SIDE)])
         for weight, pixels in zip(found.weights, found.pixels, strict=True)
     ]
-    return png(montage(cards, columns=STRIP_COLUMNS))
+    return strip(cards)

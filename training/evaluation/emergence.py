@@ -22,7 +22,6 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
-@torch.no_grad()
 def measure_emergence(
     patronus: Patronus,
     activations: Float32,
@@ -31,7 +30,21 @@ def measure_emergence(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Int64:
-    """Timesteps (n, m) at which the prototypes emerge in n images, or `model.emergence.NEVER`.
+    """Timesteps (n, m) at which the prototypes emerge in n images, or `model.emergence.NEVER`."""
+    curves, timesteps = emergence_curves(patronus, activations, steps=steps, seed=seed, batch_size=batch_size)
+    return emergence_timesteps(curves, timesteps)
+
+
+@torch.no_grad()
+def emergence_curves(
+    patronus: Patronus,
+    activations: Float32,
+    *,
+    steps: int = NUM_STEPS,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> tuple[Float32, Int64]:
+    """Activations (n, k, m) of x̂₀ after each of k steps in n images, and the timesteps (k,) of the steps.
 
     The images have s (n, m) = `activations` and random x_T, which follow from `seed`, and are sampled as the
     service does: DDIM, |x̂₀| <= 1, with `steps` steps or all T where there are fewer.
@@ -41,7 +54,7 @@ def measure_emergence(
     table = ddim(schedule, min(steps, schedule.num_timesteps), clip=1.0)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
     x_T = torch.randn((len(activations), *patronus.config.image.shape), generator=generator)
-    emergence = []
+    curves = []
     with tqdm(total=len(activations) * len(table), desc="emergence", unit="image-step") as progress:
         for start in range(0, len(x_T), batch_size):
             x = x_T[start : start + batch_size].to(device)
@@ -53,9 +66,8 @@ def measure_emergence(
                 progress.update(len(x_0_hat))
 
             run_table(patronus, table, x, s, on_step=encode)
-            curves = torch.stack(seen, dim=1).numpy()  # (B, k, m)
-            emergence.append(emergence_timesteps(curves, table.timesteps))
-    return np.concatenate(emergence)
+            curves.append(torch.stack(seen, dim=1).numpy())  # (B, k, m)
+    return np.concatenate(curves), table.timesteps
 
 
 def order_stability(emergence: Int64) -> float | None:
