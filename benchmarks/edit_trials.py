@@ -15,7 +15,7 @@ from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import OnnxRunner
-from service.pipeline.edits import EditLoop
+from service.pipeline.edits import EditLoop, prototype_target
 from service.pipeline.round_trip import RoundTrip
 
 Float32 = npt.NDArray[np.float32]
@@ -97,7 +97,7 @@ class EditTrials:
         asked = self.given.activations.copy()
         asked[:, prototype] = self.high(prototype) if to is None else to
         spread = self.spread.astype(np.float32)
-        loops = [EditLoop(s, [prototype], held, spread) for s in asked]
+        loops = [EditLoop(s, [prototype_target(self.bundle, prototype)], held, spread) for s in asked]
         open_ = list(range(len(asked)))  # images whose edit is still to be corrected
         after: list[Pictures] = []
         taken = np.zeros(len(asked), np.int64)

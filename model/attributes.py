@@ -34,7 +34,8 @@ class Attributes:
 
     auroc: (m, K), of each single activation, below .5 where it is low in images that have the attribute;
     probe_weights: (K, m), probe_biases: (K,), of logistic regressions on standardised activations
-    (`ActivationStatistics.standardised`), fitted to training images; probe_auroc: (K,), of these.
+    (`ActivationStatistics.standardised`), fitted to training images; probe_auroc: (K,), of these;
+    probe_low, probe_high: (K,), the 0.01 and 0.99 quantile of their log-odds over the training images.
     Raises AttributesError where that is not so.
     """
 
@@ -43,6 +44,8 @@ class Attributes:
     probe_weights: Float64
     probe_biases: Float64
     probe_auroc: Float64
+    probe_low: Float64
+    probe_high: Float64
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -54,6 +57,8 @@ class Attributes:
             "probe_weights": (count, m),
             "probe_biases": (count,),
             "probe_auroc": (count,),
+            "probe_low": (count,),
+            "probe_high": (count,),
         }
         for name, shape in expected.items():
             values = getattr(self, name)
@@ -65,6 +70,8 @@ class Attributes:
             values = getattr(self, name)
             if ((values < 0.0) | (values > 1.0)).any():
                 raise AttributesError(f"attributes {name} has values outside 0 … 1")
+        if (self.probe_low > self.probe_high).any():
+            raise AttributesError("attributes probe_low is above probe_high")
 
     @property
     def num_prototypes(self) -> int:
@@ -82,6 +89,24 @@ class Attributes:
         """Log-odds (N, K) that images with s (N, m) have each attribute, by the probes."""
         return np.asarray(statistics.standardised(activations) @ self.probe_weights.T + self.probe_biases)
 
+    def readout(self, k: int, statistics: ActivationStatistics) -> tuple[Float64, float]:
+        """(weights (m,), offset) with which s @ weights + offset are the log-odds of attribute k."""
+        weights = self.probe_weights[k] / np.where(statistics.std > 0.0, statistics.std, 1.0)
+        return weights, float(self.probe_biases[k] - statistics.mean @ weights)
+
+    def direction(self, k: int, statistics: ActivationStatistics) -> Float64:
+        """The change of s, (m,), that raises the log-odds of attribute k by 1 and is the likeliest to do so.
+
+        Of all changes d with w·d = 1 the one with the least Mahalanobis length d'Σ⁻¹d: Σw / w'Σw, with w the
+        probe's weights and Σ the covariance of s over the training data. Activations that vary together
+        there are moved together, as a change of w alone would not. For classes of one covariance it is the
+        difference of their means (Fisher's discriminant). All 0 where the probe says nothing.
+        """
+        weights = self.probe_weights[k]
+        together = statistics.correlation @ weights
+        length = weights @ together
+        return together * statistics.std / length if length > 0.0 else np.zeros_like(weights)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values: AUROCs of 4, weights of 6 significant digits."""
         return {
@@ -90,6 +115,8 @@ class Attributes:
             "probe_weights": rounded(self.probe_weights),
             "probe_biases": rounded(self.probe_biases),
             "probe_auroc": rounded(self.probe_auroc, 4),
+            "probe_low": rounded(self.probe_low),
+            "probe_high": rounded(self.probe_high),
         }
 
     @classmethod

@@ -47,6 +47,7 @@ class LossConfig:
     paper's λ (published: 0) on prototype vectors nearer than `distinctness_margin` to one another.
     `decoupled_pairs` are ordered pairs (j, k) of prototypes: driving s_j is to leave s_k as it is, which
     `decoupling_weight` weighs (`training.decoupling`); without pairs the term is off and costs nothing.
+    `reencoding_weight` has the encoder find in x̂₀ what the denoiser was given (`training.reencoding`).
     """
 
     min_snr_gamma: float = 0.0
@@ -59,6 +60,7 @@ class LossConfig:
     distinctness_margin: float = 0.5
     decoupled_pairs: tuple[tuple[int, ...], ...] = ()
     decoupling_weight: float = 0.01
+    reencoding_weight: float = 0.0
 
     def __post_init__(self) -> None:
         _require_choice(self, distinctness=Distinctness)
@@ -70,6 +72,7 @@ class LossConfig:
             "variance_weight",
             "distinctness_weight",
             "decoupling_weight",
+            "reencoding_weight",
         )
         _require_above_0(self, "distinctness_margin", "variance_target")
         for pair in self.decoupled_pairs:
@@ -89,7 +92,8 @@ class TrainConfig:
     warm-up and decay are in optimiser steps. `encoder_init` "normal" is the published N(0, 0.1²) for
     convolution weights. `prototype_init` "patches" starts at real patch features (k-means++), "uniform" at
     [0, 1), "normal" at N(0, 1). `ema_decay` 0 does not average. Precision "auto" is bf16 on CUDA and fp32
-    on a CPU.
+    on a CPU. `freeze_encoder` trains the denoiser alone, on an encoder that another run has trained:
+    prototypes, their statistics and their names stay as they are.
     """
 
     model: ModelConfig = field(default_factory=small_config)
@@ -103,6 +107,7 @@ class TrainConfig:
     prototype_init: PrototypeInit = "patches"
     ema_decay: float = 0.999
     horizontal_flip: bool = False
+    freeze_encoder: bool = False
     statistics_momentum: float = 0.01
     precision: Precision = "auto"
     log_every: int = 100

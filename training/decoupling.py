@@ -9,8 +9,7 @@ its donor, and all other entries kept. Both predictions x̂₀ are read by the e
 each as a squared difference in standard deviations. All images of the part share one timestep, so that a
 donor's prediction says what can be asked there, which the s that it was given would not: x̂₀ is blurred. Right
 sides carry no gradient: what is plainly predicted is the denoising error's to say. Left sides have one into
-the denoiser only: prototypes mean what they meant. s is a logarithm and steep near a prototype, so that
-single images would outweigh a batch: no image's gradient at its x̂₀ is larger than LARGEST_SLOPE.
+the denoiser only, bounded for every image (`training.reencoding`): prototypes mean what they meant.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from model.patronus import Patronus, to_x_0_hat
 from training.gathering import gather_rows
+from training.reencoding import bounded_slope, fixed_activations
 
 SHARE = 4
 """One image in so many is predicted under an intervention."""
@@ -36,8 +35,6 @@ s against it would cost fidelity: of what the donor has, predictions of the ship
 What emerges later (`model.emergence`) is decided in this half."""
 FOLLOWED = 0.5
 """The share of the way that s_j has to go: about what models go by themselves."""
-LARGEST_SLOPE = 1.0
-"""Of an image's part of the term, squared deviations, over a distance of x̂₀ (pixels in [-1, 1], L2)."""
 LEAST_SPREAD = 0.01
 """Changes are counted in standard deviations of s (0 … 9.21), at least of this size: a dead prototype's would
 make its pairs outweigh everything."""
@@ -139,25 +136,23 @@ class Decoupling(nn.Module):
             noised = patronus.add_noise(x_0[rows], eps[rows], timesteps)
             with _without_dropout(patronus.denoiser):  # its masks would differ between the two
                 with torch.no_grad():
-                    plain = _read(patronus.encoder, _predict(patronus, *noised, timesteps, own))
+                    plain = fixed_activations(patronus.encoder, _predict(patronus, *noised, timesteps, own))
                 x_0_hat = _predict(patronus, *noised, timesteps, driven)
         everyones_plain = gather_rows(s.new_zeros(s.shape).index_copy(0, rows, plain))
         is_affected = self.is_affected[prototypes]  # (n, m)
         with torch.enable_grad():
             seen = x_0_hat.detach().requires_grad_()
-            intervened = _read(patronus.encoder, seen)
+            intervened = fixed_activations(patronus.encoder, seen)
             change = ((intervened - plain) / spread).square()
             leakages = (change * is_affected).sum(dim=1) / is_affected.sum(dim=1)  # (n,)
             way = (everyones_plain[donors] - plain).gather(1, at_j) / spread[at_j]  # (n, 1)
             gone = (intervened - plain).gather(1, at_j) / spread[at_j]
             shortfalls = functional.relu(FOLLOWED * way.abs() - gone * way.sign()).square()[:, 0]
             (slope,) = torch.autograd.grad((leakages + shortfalls).sum(), seen)  # like x_0_hat
-        steepness = slope.flatten(1).norm(dim=1).clamp(min=LARGEST_SLOPE)[:, None, None, None]
-        bounded = slope * (LARGEST_SLOPE / steepness)
         weight = len(everyones_s) / len(s) / num_rows  # of an image, in the mean over processes
         leakage, shortfall = (part.detach().sum() * weight for part in (leakages, shortfalls))
-        gradient = (x_0_hat * bounded).sum() * weight
-        return DecouplingLosses(gradient - gradient.detach() + leakage + shortfall, leakage, shortfall)
+        gradient = bounded_slope(x_0_hat, slope).sum() * weight
+        return DecouplingLosses(gradient + leakage + shortfall, leakage, shortfall)
 
 
 def _predict(
@@ -166,13 +161,6 @@ def _predict(
     """x̂₀ (n, C, H, W) from x_t under s."""
     prediction = patronus(x_t, timesteps, s).float()
     return to_x_0_hat(prediction, x_t, alpha, sigma, patronus.config.prediction).clamp(-1.0, 1.0)
-
-
-def _read(encoder: nn.Module, x_0_hat: Tensor) -> Tensor:
-    """Activations (n, m); no gradient reaches the encoder."""
-    fixed = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
-    activations: Tensor = functional_call(encoder, fixed, (x_0_hat,))[0]
-    return activations.float()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.encoder import similarity
-from model.patronus import Patronus
+from model.patronus import Patronus, to_x_0_hat
 from training.config import TrainConfig
 from training.decoupling import LEAST_SPREAD, Decoupling, Intervention
 from training.gathering import gather_rows
@@ -20,13 +20,14 @@ from training.losses import (
     nearest_patch_loss,
     variance_loss,
 )
+from training.reencoding import reencoding_loss
 
 
 class Losses(NamedTuple):
     """Scalars: `total` is minimised; the others are its terms before their weights, and `raw_spread`.
 
     `denoising` is as minimised: with min-SNR weighting, the weighted error. `leakage` and `shortfall` are
-    those of `training.decoupling`, 0 without pairs.
+    those of `training.decoupling`, 0 without pairs; `reencoding` is 0 where its weight is.
     """
 
     total: Tensor
@@ -38,6 +39,7 @@ class Losses(NamedTuple):
     raw_spread: Tensor
     leakage: Tensor
     shortfall: Tensor
+    reencoding: Tensor
 
 
 class Objective(nn.Module):
@@ -62,11 +64,13 @@ class Objective(nn.Module):
         prediction_type = self.config.model.prediction
         x_t, alpha, sigma = patronus.add_noise(x_0, eps, timesteps)
         target = eps if prediction_type == "eps" else alpha * eps - sigma * x_0
-        distances = patronus.encoder.distances(patronus.encoder.features(x_0))  # (B, m, h, w)
+        is_frozen = self.config.freeze_encoder
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen):
+            distances = patronus.encoder.distances(patronus.encoder.features(x_0))  # (B, m, h, w)
         smallest = distances.amin(dim=(2, 3))  # (B, m)
         everywhere = gather_rows(smallest)  # (B of all processes, m)
         activations = similarity(everywhere)
-        if self.config.model.denoiser.standardize:
+        if self.config.model.denoiser.standardize and not is_frozen:
             self.update_statistics(activations.detach(), momentum=self.config.statistics_momentum)
         prediction = patronus(x_t, timesteps, similarity(smallest))
         weights = None
@@ -79,7 +83,7 @@ class Objective(nn.Module):
         distinctness = distinctness_loss(
             patronus.encoder.prototypes, loss.distinctness, loss.distinctness_margin
         )
-        decoupling = leakage = shortfall = denoising.new_zeros(())
+        decoupling = leakage = shortfall = reencoding = denoising.new_zeros(())
         if self.decoupling is not None and intervention is not None:
             everyones_s = activations.detach()
             decoupling, leakage, shortfall = self.decoupling(
@@ -91,6 +95,11 @@ class Objective(nn.Module):
                 self._unit(everyones_s),
                 intervention,
             )
+        if loss.reencoding_weight > 0.0:
+            x_0_hat = to_x_0_hat(prediction, x_t, alpha, sigma, prediction_type)
+            s = similarity(smallest.detach())
+            unit = self._unit(activations.detach())
+            reencoding = reencoding_loss(patronus.encoder, x_0_hat, s, unit, alpha)
         total = (
             denoising
             + loss.nearest_patch_weight * nearest_patch
@@ -98,10 +107,20 @@ class Objective(nn.Module):
             + loss.variance_weight * variance
             + loss.distinctness_weight * distinctness
             + loss.decoupling_weight * decoupling
+            + loss.reencoding_weight * reencoding
         )
         spread = activations.std(dim=0).mean()
         return Losses(
-            total, denoising, nearest_patch, decorrelation, variance, distinctness, spread, leakage, shortfall
+            total,
+            denoising,
+            nearest_patch,
+            decorrelation,
+            variance,
+            distinctness,
+            spread,
+            leakage,
+            shortfall,
+            reencoding,
         )
 
     def _unit(self, everyones_s: Tensor) -> Tensor:

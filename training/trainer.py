@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from model.config import ConfigError, config_from_dict, config_to_dict
+from model.config import ConfigError, ModelConfig, config_from_dict, config_to_dict
 from model.encoder import similarity
 from model.patronus import Patronus
 from model.samplers import ddim, ddim_inversion
@@ -88,6 +89,8 @@ class Trainer:
         initialise_encoder(self.patronus, config.encoder_init)
         first_images = self._x_0(self.batches.sample(NUM_FIRST_IMAGES))
         initialise_prototypes(self.patronus, first_images, config.prototype_init, seed=config.seed)
+        if config.freeze_encoder:
+            self.patronus.encoder.requires_grad_(False)
         self._objective = Objective(self.patronus, config).to(self.device)
         if config.model.denoiser.standardize:
             with torch.no_grad():
@@ -183,10 +186,12 @@ class Trainer:
     def start_from(self, run: Path) -> None:
         """Begin at the averaged weights of another run with the same model, with a new optimiser.
 
+        Dropout, which has no weights, may differ.
         The other run's configuration is kept as parent.json. Raises CheckpointError.
         """
         state = read_checkpoint(run, self.device)
-        if config_from_dict(TrainConfig, state["config"]).model != self.config.model:
+        other = config_from_dict(TrainConfig, state["config"]).model
+        if _without_dropout(other) != _without_dropout(self.config.model):
             raise CheckpointError(f"{run / CHECKPOINT} holds a model of another shape")
         self.patronus.load_state_dict(state["ema"])
         self.ema.module.load_state_dict(state["ema"])
@@ -270,10 +275,12 @@ class Trainer:
         # The terms on s are those of all processes already; the denoising errors are each process' own, and
         # so are the terms that decouple.
         denoising = self.accelerator.reduce(losses.denoising.detach(), reduction="mean")
-        decoupling = None
+        decoupling = reencoding = None
         if self.config.loss.decoupled_pairs:
             terms = torch.stack([losses.leakage, losses.shortfall]).detach()
             decoupling = self.accelerator.reduce(terms, reduction="mean")
+        if self.config.loss.reencoding_weight > 0.0:
+            reencoding = self.accelerator.reduce(losses.reencoding.detach(), reduction="mean")
         if not self.accelerator.is_main_process:
             return
         record = {
@@ -291,6 +298,8 @@ class Trainer:
         }
         if decoupling is not None:
             record |= {"leakage": decoupling[0].item(), "shortfall": decoupling[1].item()}
+        if reencoding is not None:
+            record["reencoding"] = reencoding.item()
         if self.step % (10 * self.config.log_every) == 0:
             record |= self._conditioning_metrics()
         with (self.directory / METRICS).open("a") as file:
@@ -366,6 +375,10 @@ def conditioning_losses(
             prediction = sigma * x_t + alpha * prediction
         losses.append(denoising_loss(prediction, eps).item())
     return losses[0], losses[1]
+
+
+def _without_dropout(model: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(model, denoiser=dataclasses.replace(model.denoiser, dropout=0.0))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ class PrototypeType(click.ParamType[int | str]):
 
 
 class EditType(click.ParamType[Edit]):
-    """PROTOTYPE=CHANGE with a change of `max`, `min`, a value, `+value`, `-value` or `xvalue`."""
+    """PROTOTYPE=CHANGE or @ATTRIBUTE=CHANGE: `max`, `min`, a value, `+value`, `-value` or `xvalue`."""
 
     name = "prototype=change"
 
@@ -29,21 +29,23 @@ class EditType(click.ParamType[Edit]):
         which, equals, change = str(value).rpartition("=")
         if not equals or not which:
             self.fail(f"{value!r} is not PROTOTYPE=CHANGE, such as 21=max", param, ctx)
-        prototype = PrototypeType().convert(which, param, ctx)
+        attribute = which.removeprefix("@") if which.startswith("@") else None
+        prototype = None if attribute else PrototypeType().convert(which, param, ctx)
         if change == "max":
-            return Edit(prototype, "max")
+            return Edit(prototype, "max", attribute=attribute)
         if change == "min":
-            return Edit(prototype, "min")
+            return Edit(prototype, "min", attribute=attribute)
         try:
             if change[:1] in ("+", "-"):
-                return Edit(prototype, "add", float(change))
+                return Edit(prototype, "add", float(change), attribute)
             if change[:1] == "x":
-                return Edit(prototype, "scale", float(change[1:]))
-            return Edit(prototype, "set", float(change))
+                return Edit(prototype, "scale", float(change[1:]), attribute)
+            return Edit(prototype, "set", float(change), attribute)
         except ValueError:
             self.fail(f"{change!r} is not max, min, 1.5, +0.5, -0.5 or x2", param, ctx)
 
 
 EDITS_HELP = (
-    "change a prototype, by index or name: 21=max, 21=min, 21=1.5, 21=+0.5, 21=-0.5, 21=x2; repeatable"
+    "change a prototype, by index or name: 21=max, 21=min, 21=1.5, 21=+0.5, 21=-0.5, 21=x2; or an attribute, "
+    "where the model knows labels: @smile=max; repeatable"
 )

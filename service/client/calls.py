@@ -34,11 +34,15 @@ ABOUT = ("timeout_s", "priority")
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of s. op: set, add, scale (with value), max, min; prototype: index or name."""
+    """One change of s. op: set, add, scale (with value), max, min.
 
-    prototype: int | str
+    prototype: index or name, or None for an edit of an `attribute`, whose value are log-odds.
+    """
+
+    prototype: int | str | None
     op: Literal["set", "add", "scale", "max", "min"]
     value: float | None = None
+    attribute: str | None = None
 
 
 @dataclass(frozen=True)

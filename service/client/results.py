@@ -37,7 +37,8 @@ class Timings:
 class Clamping:
     """An edit that asked for `requested`, and got `used`, within low … high."""
 
-    prototype: int
+    prototype: int | None
+    attribute: str | None
     requested: float
     used: float
     low: float
@@ -155,15 +156,27 @@ class EditActivations:
     reconstruction: Array
 
 
+@dataclass(frozen=True)
+class EditedAttribute:
+    """Log-odds of an attribute that was edited."""
+
+    name: str
+    before: float
+    asked: float
+    achieved: float
+    reconstruction: float
+
+
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """leakage: mean change of the prototypes that were not edited, in standard deviations."""
+    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations."""
 
     model: Model
     image_id: ImageId
     image: Picture
     reconstruction: Picture
     activations: EditActivations
+    attributes: tuple[EditedAttribute, ...]
     preserved: tuple[int, ...]
     leakage: float | None
     rounds: int
@@ -402,9 +415,23 @@ class Prototype:
 
 
 @dataclass(frozen=True, eq=False)
+class ProbedAttribute:
+    """A label that all activations together tell; low, high: the reach of edits of its log-odds."""
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+    prototypes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Prototypes:
+    """attributes: None for a model without labels."""
+
     model: Model
     prototypes: tuple[Prototype, ...]
+    attributes: tuple[ProbedAttribute, ...] | None
 
     def __getitem__(self, j: int) -> Prototype:
         return self.prototypes[j]

@@ -16,7 +16,7 @@ from model.effects import LEAST_SPREAD
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels
 from service.engine.jobs import Timing
-from service.pipeline.edits import Clamping, Edit, prototype_index
+from service.pipeline.edits import Clamping, Edit, Target, prototype_index, target_of
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding
 from service.pipeline.measured import effects_of, statistics_of
@@ -32,12 +32,14 @@ Start = Literal["full", "auto"] | int
 class EditPlan:
     """An edit that was found possible: `edited` and `held` are indices of prototypes, ascending.
 
+    targets: what is moved, prototypes and attributes; edited: the prototypes that are named by an edit.
     spread: (m,), standard deviations over the training data, or None where nobody measured them. decoupling:
     what to drive instead of what is asked, None where just that is driven.
     """
 
     edits: Sequence[Edit]
     extrapolate: bool
+    targets: list[Target]
     edited: list[int]
     held: list[int]
     spread: Float32 | None
@@ -69,12 +71,14 @@ def plan_edit(
 ) -> EditPlan:
     """Check an edit against the bundle. Raises PipelineError.
 
-    preserve: prototypes whose activations are held where they are in the image, or "others", all that are not
-    edited. start: the noisiest timestep that the image is taken back to; "full" is T - 1, "auto" where the
-    edited prototypes emerge. decouple: drive, from the first round on, what is held (without `preserve`, all
-    others) against the measured effects of the edit.
+    preserve: prototypes whose activations are held where they are in the image, or where an edit of an
+    attribute puts them; "others": all that no edit names. start: the noisiest timestep that the image is
+    taken back to; "full" is T - 1, "auto" where the edited prototypes, or those that carry an edited
+    attribute, emerge. decouple: drive, from the first round on, what is held (without `preserve`, all others)
+    against the measured effects of the edit.
     """
-    edited = edited_prototypes(bundle, edits)
+    targets = targets_of(bundle, edits)
+    edited = edited_prototypes(targets)
     held = _held(bundle, edited, preserve)
     if held and rounds < 2:
         raise PipelineError(
@@ -83,25 +87,38 @@ def plan_edit(
         )
     schedule = NoiseSchedule.from_config(bundle.config.schedule)
     if start == "auto":
-        start = level_reaching(schedule, steps, _emergence(bundle, edited), inversion)
+        start = level_reaching(schedule, steps, _emergence(bundle, targets), inversion)
     trip = round_trip(schedule, steps, start=None if start == "full" else start, inversion=inversion)
-    decoupling = decoupling_of(bundle, edited, held) if decouple else None
-    return EditPlan(edits, extrapolate, edited, held, _spread(bundle), rounds, trip, decoupling)
+    decoupling = decoupling_of(bundle, targets, held) if decouple else None
+    return EditPlan(edits, extrapolate, targets, edited, held, _spread(bundle), rounds, trip, decoupling)
 
 
-def edited_prototypes(bundle: Bundle, edits: Sequence[Edit]) -> list[int]:
-    """Their indices, ascending. Raises UnknownPrototypeError."""
-    return sorted({prototype_index(bundle, edit.prototype) for edit in edits})
+def targets_of(bundle: Bundle, edits: Sequence[Edit]) -> list[Target]:
+    """What edits move, each once, in the order of the first edit of each. Raises as `target_of` does."""
+    targets: dict[int | str | None, Target] = {}
+    for edit in edits:
+        target = target_of(bundle, edit)
+        targets.setdefault(target.prototype if target.attribute is None else target.attribute, target)
+    return list(targets.values())
 
 
-def decoupling_of(bundle: Bundle, edited: Sequence[int], held: Sequence[int] = ()) -> Decoupling:
-    """Of an edit that changes `edited` and should leave `held`, or without any all others, as they are.
+def edited_prototypes(targets: Sequence[Target]) -> list[int]:
+    """The indices of those that are prototypes, ascending."""
+    return sorted(target.prototype for target in targets if target.prototype is not None)
 
-    Raises PipelineError where the bundle has no measured effects.
+
+def decoupling_of(bundle: Bundle, targets: Sequence[Target], held: Sequence[int] = ()) -> Decoupling:
+    """Of an edit that moves `targets` and should leave `held`, or without any all others, as they are.
+
+    An attribute moves all prototypes. Raises PipelineError where the bundle has no measured effects.
     """
     effects = effects_of(bundle, "decouple")
     spread = np.maximum(statistics_of(bundle, "decouple").std, LEAST_SPREAD)
-    others = [j for j in range(bundle.config.num_prototypes) if j not in edited]
+    every = range(bundle.config.num_prototypes)
+    if any(target.attribute is not None for target in targets):
+        return Decoupling(effects, spread, every, ())
+    edited = edited_prototypes(targets)
+    others = [j for j in every if j not in edited]
     return Decoupling(effects, spread, edited, held or others)
 
 
@@ -132,12 +149,15 @@ class EditedImage:
 
     @property
     def leakage(self) -> float | None:
-        """Mean |change| of the activations that were not edited, in `plan.spread`; None without either."""
+        """Mean |achieved - asked| of activations that no edit names, in `plan.spread`; None without either.
+
+        Where no attribute is edited, they were asked to stay as they are in the image.
+        """
         others = np.ones(len(self.asked), bool)
         others[self.plan.edited] = False
         if self.plan.spread is None or not others.any():
             return None
-        change = np.abs(self.achieved - self.source.activations) / self.plan.spread
+        change = np.abs(self.achieved - self.asked) / self.plan.spread
         return float(change[others].mean())
 
 
@@ -154,9 +174,10 @@ def _held(bundle: Bundle, edited: Sequence[int], preserve: Preserve) -> list[int
     return sorted(held)
 
 
-def _emergence(bundle: Bundle, edited: Sequence[int]) -> int:
-    """The noisiest of the timesteps at which the edited prototypes emerge."""
-    timesteps = {j: bundle.prototypes[j].emergence_timestep for j in edited}
+def _emergence(bundle: Bundle, targets: Sequence[Target]) -> int:
+    """The noisiest of the timesteps at which the prototypes that carry the targets emerge."""
+    carriers = sorted({j for target in targets for j in target.prototypes})
+    timesteps = {j: bundle.prototypes[j].emergence_timestep for j in carriers}
     unknown = [j for j, timestep in timesteps.items() if timestep is None]
     if unknown:
         raise PipelineError(

@@ -1,4 +1,4 @@
-"""Changes to an activation vector, asked for by prototype."""
+"""Changes to an activation vector, asked for by prototype or by attribute."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
-from service.pipeline.errors import PipelineError, UnknownPrototypeError
-from service.pipeline.measured import statistics_of
+from model.effects import LEAST_SPREAD
+from service.pipeline.errors import PipelineError, UnknownAttributeError, UnknownPrototypeError
+from service.pipeline.measured import attributes_of, statistics_of
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Operation = Literal["set", "add", "scale", "max", "min"]
 
 LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
@@ -22,6 +24,10 @@ LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
 
 EDIT_TOLERANCE = 0.1
 """Where all activations that are edited or held are this near to what was asked, no more is done."""
+ATTRIBUTE_TOLERANCE = 0.1
+"""The same for the log-odds of an attribute, in standard deviations."""
+ATTRIBUTE_ROUNDS = 8
+"""How often what bounded entries fall short of an attribute is asked of the others."""
 HELD_GAIN = 0.5
 """What is taken back of a held entry's drift each round; more makes the entries fight each other."""
 HELD_WEIGHT = 1.0
@@ -30,13 +36,19 @@ HELD_WEIGHT = 1.0
 
 @dataclass(frozen=True)
 class Edit:
-    """One change: `max` and `min` take the prototype's own 0.99 and 0.01 quantile and no value."""
+    """One change, of a prototype's activation or of an attribute's log-odds, just one of the two.
 
-    prototype: int | str
+    `max` and `min` take its own 0.99 and 0.01 quantile and no value.
+    """
+
+    prototype: int | str | None
     op: Operation
     value: float | None = None
+    attribute: str | None = None
 
     def __post_init__(self) -> None:
+        if (self.prototype is None) == (self.attribute is None):
+            raise PipelineError("an edit is of a prototype or of an attribute: give one of the two")
         if (self.op in ("max", "min")) != (self.value is None):
             needs = "takes no value" if self.op in ("max", "min") else "needs a value"
             raise PipelineError(f"edit op {self.op!r} {needs}")
@@ -44,13 +56,89 @@ class Edit:
 
 @dataclass(frozen=True)
 class Clamping:
-    """An edit reached further than allowed: `requested` became `used`, a bound of [low, high]."""
+    """An edit reached further than allowed: `requested` became `used`, a bound of [low, high].
 
-    prototype: int
+    For an attribute, `used` are log-odds that can fall short of that bound too, where the activations that
+    make them are at theirs.
+    """
+
+    prototype: int | None
     requested: float
     used: float
     low: float
     high: float
+    attribute: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What an edit moves: s @ readout + offset is its value, `direction` raises that by 1; both (m,).
+
+    low, high: the least and the most without extrapolation; unit: one standard deviation over the training
+    data, 1 where nobody measured it; prototypes: those that carry most of the change.
+    """
+
+    prototype: int | None
+    attribute: str | None
+    readout: Float64
+    offset: float
+    direction: Float64
+    low: float
+    high: float
+    unit: float
+    prototypes: tuple[int, ...]
+
+    def value(self, s: Float32) -> Float64:
+        """Of activations (..., m), (...)."""
+        return np.asarray(s.astype(np.float64) @ self.readout + self.offset)
+
+
+CARRIES = 0.5
+"""A prototype carries an attribute if its change, in deviations, is this share of the largest, or more."""
+
+
+def target_of(bundle: Bundle, edit: Edit) -> Target:
+    """Raises UnknownPrototypeError, UnknownAttributeError, and PipelineError for a bundle without labels."""
+    if edit.attribute is not None:
+        return attribute_target(bundle, edit.attribute)
+    assert edit.prototype is not None  # checked at construction
+    return prototype_target(bundle, prototype_index(bundle, edit.prototype))
+
+
+def prototype_target(bundle: Bundle, j: int) -> Target:
+    """The activation of prototype `j`, and nothing else."""
+    one = np.zeros(bundle.config.num_prototypes)
+    one[j] = 1.0
+    low, high, unit = 0.0, LARGEST_ACTIVATION, 1.0
+    if bundle.statistics is not None:
+        low, high = float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
+        unit = max(float(bundle.statistics.std[j]), LEAST_SPREAD)
+    return Target(j, None, one, 0.0, one, low, high, unit, (j,))
+
+
+def attribute_target(bundle: Bundle, name: str) -> Target:
+    """The log-odds of an attribute by its linear probe, moved as `model.attributes.Attributes.direction`."""
+    attributes = attributes_of(bundle, "an edit of an attribute")
+    statistics = statistics_of(bundle, "an edit of an attribute")
+    if name not in attributes.names:
+        known = ", ".join(attributes.names)
+        raise UnknownAttributeError(f"there is no attribute {name[:100]!r}: this model knows {known}")
+    k = attributes.names.index(name)
+    readout, offset = attributes.readout(k, statistics)
+    direction = attributes.direction(k, statistics)
+    weights = attributes.probe_weights[k]
+    deviations = np.abs(direction) / np.maximum(statistics.std, LEAST_SPREAD)
+    return Target(
+        prototype=None,
+        attribute=name,
+        readout=readout,
+        offset=offset,
+        direction=direction,
+        low=float(attributes.probe_low[k]),
+        high=float(attributes.probe_high[k]),
+        unit=max(float(np.sqrt(weights @ statistics.correlation @ weights)), LEAST_SPREAD),
+        prototypes=tuple(np.flatnonzero(deviations >= CARRIES * deviations.max()).tolist()),
+    )
 
 
 def prototype_index(bundle: Bundle, prototype: int | str) -> int:
@@ -85,41 +173,68 @@ def apply_edits(
 ) -> tuple[Float32, list[Clamping]]:
     """activations (..., m) with edits applied in order, and what had to be clamped.
 
-    Edited entries stay within the training data's 0.01 … 0.99 quantiles, or with `extrapolate`, and in
-    a bundle without statistics, within what an activation can be at all, 0 … 9.21. Raises PipelineError
-    for `max` and `min` without statistics.
+    What is edited stays within the training data's 0.01 … 0.99 quantiles, and so do the activations that an
+    attribute moves, unless they were outside. With `extrapolate`, and in a bundle without statistics, only
+    what an activation can be at all, 0 … 9.21, bounds them. Raises PipelineError for `max` and `min` without
+    statistics, and what `target_of` raises.
     """
     edited = activations.copy()
     clampings = []
     for edit in edits:
-        j = prototype_index(bundle, edit.prototype)
-        requested = _requested(bundle, edit, edited[..., j], j)
-        low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else _reach(bundle, j)
-        used = np.clip(requested, low, high)
-        edited[..., j] = used
+        target = target_of(bundle, edit)
+        requested = _requested(bundle, edit, target, edited)
+        if target.prototype is not None:
+            low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else (target.low, target.high)
+            used = np.clip(requested, low, high)
+            edited[..., target.prototype] = used
+        else:
+            low, high = (-np.inf, np.inf) if extrapolate else (target.low, target.high)
+            edited = _moved(bundle, target, edited, np.clip(requested, low, high), extrapolate=extrapolate)
+            reached = target.value(edited)
+            is_reached = np.abs(reached - requested) <= ATTRIBUTE_TOLERANCE * target.unit
+            used = np.where(is_reached, requested, reached)
+            if extrapolate:  # what its activations can be is all that bounds it
+                low, high = float(used.min()), float(used.max())
         first = int(np.argmax(np.abs(requested - used).ravel()))
         if requested.ravel()[first] != used.ravel()[first]:
             pair = float(requested.ravel()[first]), float(used.ravel()[first])
-            clampings.append(Clamping(j, *pair, low, high))
+            clampings.append(Clamping(target.prototype, *pair, low, high, target.attribute))
     return edited, clampings
+
+
+def _moved(bundle: Bundle, target: Target, s: Float32, value: Float64, *, extrapolate: bool) -> Float32:
+    """s (..., m) moved along the target's direction until its value is `value` (...), within bounds.
+
+    What entries at their bounds fall short is asked of the others, a few times.
+    """
+    low, high = np.zeros(s.shape[-1]), np.full(s.shape[-1], LARGEST_ACTIVATION)
+    if not extrapolate and bundle.statistics is not None:
+        low, high = bundle.statistics.low, bundle.statistics.high
+    low, high = np.minimum(low, s), np.maximum(high, s)
+    moved = s.astype(np.float64)
+    for _ in range(ATTRIBUTE_ROUNDS):
+        shortfall = value - (moved @ target.readout + target.offset)  # (...)
+        moved = np.clip(moved + shortfall[..., None] * target.direction, low, high)
+    return moved.astype(np.float32)
 
 
 class EditLoop:
     """Drives activations until the re-encoded ones reach what was asked, as feedback control.
 
     The denoiser follows an edit only in part, because the rest of s and x_T pull it back, and it changes
-    other entries along. After each round the shortfall of every edited entry, and HELD_GAIN of that of every
-    held one, is added to what the denoiser is given, within 0 … 9.21. Kept is the round with the least sum of
-    shortfalls of edited entries and HELD_WEIGHT times the mean of held ones, in units of `spread`.
+    other entries along. After each round the shortfall of every target, along its direction, and HELD_GAIN
+    of that of every held entry, is added to what the denoiser is given, within 0 … 9.21. Kept is the round
+    with the least sum of shortfalls of targets and HELD_WEIGHT times the mean of held entries, in units of
+    their deviations.
 
-    asked, spread and `driven`, which the first round is given (None: what is asked), are (m,); edited and
-    held are indices; held entries are asked to stay what they were.
+    asked, spread (deviations) and `driven`, which the first round is given (None: what is asked), are (m,);
+    held are indices; held entries are asked to be what they are in `asked`.
     """
 
     def __init__(
         self,
         asked: Float32,
-        edited: Sequence[int],
+        targets: Sequence[Target],
         held: Sequence[int] = (),
         spread: Float32 | None = None,
         driven: Float32 | None = None,
@@ -127,11 +242,8 @@ class EditLoop:
         self.asked = asked
         self.driven = (asked if driven is None else driven).copy()
         self.best_round = -1
-        self._edited, self._held = list(edited), list(held)
+        self._targets, self._held = list(targets), list(held)
         self._spread = np.ones_like(asked) if spread is None else spread
-        self._gains = np.zeros_like(asked)
-        self._gains[self._edited] = 1.0
-        self._gains[self._held] = HELD_GAIN
         self._best = np.inf
         self._round = -1
 
@@ -141,31 +253,35 @@ class EditLoop:
         It sets `driven` for that round, and `best_round`, counted from 0, if this was the best so far.
         """
         self._round += 1
-        shortfall = self.asked - achieved
-        missed = np.abs(shortfall) / self._spread
-        cost = float(missed[self._edited].sum())
+        shortfall = self.asked - achieved  # (m,)
+        missed = [float(target.value(self.asked) - target.value(achieved)) for target in self._targets]
+        cost = sum(abs(miss) / target.unit for miss, target in zip(missed, self._targets, strict=True))
         if self._held:
-            cost += HELD_WEIGHT * float(missed[self._held].mean())
+            cost += HELD_WEIGHT * float((np.abs(shortfall) / self._spread)[self._held].mean())
         if cost < self._best:
             self._best, self.best_round = cost, self._round
-        if not np.any(np.abs(shortfall[self._edited + self._held]) > EDIT_TOLERANCE):
+        near = [abs(miss) <= _tolerance(target) for miss, target in zip(missed, self._targets, strict=True)]
+        if all(near) and not np.any(np.abs(shortfall[self._held]) > EDIT_TOLERANCE):
             return False
-        self.driven = np.clip(self.driven + self._gains * shortfall, 0.0, LARGEST_ACTIVATION)
+        change = np.zeros(len(self.asked))
+        for target, miss in zip(self._targets, missed, strict=True):
+            change += miss * target.direction
+        change[self._held] += HELD_GAIN * shortfall[self._held]
+        self.driven = np.clip(self.driven + change, 0.0, LARGEST_ACTIVATION).astype(np.float32)
         return True
 
 
-def _reach(bundle: Bundle, j: int) -> tuple[float, float]:
-    """The least and the most that an edit of prototype `j` reaches without extrapolation."""
-    if bundle.statistics is None:
-        return 0.0, LARGEST_ACTIVATION
-    return float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
+def _tolerance(target: Target) -> float:
+    return EDIT_TOLERANCE if target.prototype is not None else ATTRIBUTE_TOLERANCE * target.unit
 
 
-def _requested(bundle: Bundle, edit: Edit, current: Float32, j: int) -> npt.NDArray[np.float64]:
-    before = np.asarray(current, dtype=np.float64)
+def _requested(bundle: Bundle, edit: Edit, target: Target, s: Float32) -> Float64:
+    """The value (...) that an edit asks of activations (..., m)."""
+    before = target.value(s)
     if edit.op in ("max", "min"):
-        statistics = statistics_of(bundle, f"edit op {edit.op!r}")
-        return np.full_like(before, (statistics.high if edit.op == "max" else statistics.low)[j])
+        if target.prototype is not None:
+            statistics_of(bundle, f"edit op {edit.op!r}")  # the quantiles
+        return np.full_like(before, target.high if edit.op == "max" else target.low)
     assert edit.value is not None  # checked at construction
     if edit.op == "set":
         return np.full_like(before, edit.value)

@@ -15,6 +15,10 @@ class UnknownPrototypeError(PipelineError):
     """A prototype is named or numbered that the model does not have."""
 
 
+class UnknownAttributeError(PipelineError):
+    """An attribute is named that the model does not know."""
+
+
 class InvalidNameError(PipelineError):
     """A prototype cannot have that name."""
 

@@ -44,8 +44,16 @@ class Intervention:
 
     @classmethod
     def by(cls, bundle: Bundle, edits: Sequence[Edit]) -> list[Intervention]:
-        """Each edit by itself, against the samples as they are."""
-        return [cls(prototype_index(bundle, edit.prototype), None, edit) for edit in edits]
+        """Each edit by itself, against the samples as they are.
+
+        Raises PipelineError for an edit of an attribute.
+        """
+        interventions = []
+        for edit in edits:
+            if edit.prototype is None:
+                raise PipelineError("a diagnosis intervenes on prototypes: give edits of these")
+            interventions.append(cls(prototype_index(bundle, edit.prototype), None, edit))
+        return interventions
 
 
 @dataclass(frozen=True)

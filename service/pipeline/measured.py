@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model.attributes import Attributes
 from model.bundle import Bundle
 from model.effects import MeasuredEffects
 from model.statistics import ActivationStatistics
@@ -18,6 +19,16 @@ def statistics_of(bundle: Bundle, purpose: str) -> ActivationStatistics:
             f"{purpose} needs activation statistics, and the bundle {bundle.name!r} has none: {REMEDY}"
         )
     return bundle.statistics
+
+
+def attributes_of(bundle: Bundle, purpose: str) -> Attributes:
+    """Attributes for `purpose`, which begins the message of the PipelineError raised without."""
+    if bundle.attributes is None:
+        raise PipelineError(
+            f"{purpose} needs labels, and the bundle {bundle.name!r} was measured without: prototypes can be "
+            "edited"
+        )
+    return bundle.attributes
 
 
 def effects_of(bundle: Bundle, purpose: str) -> MeasuredEffects:

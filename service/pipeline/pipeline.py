@@ -30,14 +30,14 @@ from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Network, OnStep, Timing
-from service.pipeline.editing import EditedImage, EditPlan, decoupling_of, edited_prototypes
+from service.pipeline.editing import EditedImage, EditPlan, decoupling_of, targets_of
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
     Edit,
     EditLoop,
     apply_edits,
-    prototype_index,
+    target_of,
 )
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding, KnownImages, together
@@ -174,7 +174,7 @@ class Pipeline:
         source = None if request.pixels is None else (await self.encode([request.pixels]))[0]
         decoupling = None
         if request.decouple and request.edits:
-            decoupling = decoupling_of(self.bundle, edited_prototypes(self.bundle, request.edits))
+            decoupling = decoupling_of(self.bundle, targets_of(self.bundle, request.edits))
         before, origin, waited = await self._asked(request, source, seeds, deadline)
         asked, clamped = apply_edits(self.bundle, before, request.edits, extrapolate=request.extrapolate)
         driven = asked
@@ -235,7 +235,7 @@ class Pipeline:
         if plan.decoupling is not None:
             first = plan.decoupling.driven(source.activations, asked, largest=LARGEST_ACTIVATION)
         both, encoded, timing = await regenerated(first, source.activations, stage=Stage.GENERATE)
-        loop = EditLoop(asked, plan.edited, plan.held, plan.spread, first)
+        loop = EditLoop(asked, plan.targets, plan.held, plan.spread, first)
         tries = [(both[0], loop.driven, encoded[0])]
         while loop.observe(tries[-1][2]) and len(tries) < plan.rounds:
             driven = loop.driven
@@ -333,7 +333,7 @@ class Pipeline:
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
         for edit in request.edits:  # before anything is sampled for it
-            prototype_index(self.bundle, edit.prototype)
+            target_of(self.bundle, edit)
         m = self.bundle.config.num_prototypes
         s = request.activations
         if s is not None and len(s) != m:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service.images import encode_png, grid_png, to_base64
 from service.pipeline.editing import EditedImage, plan_edit
+from service.pipeline.edits import Target
 from service.pipeline.pipeline import Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
@@ -28,6 +29,7 @@ from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
 from service.routes.sampling import clamped, edits_from, sample
 from service.routes.schemas import (
     EditActivations,
+    EditedAttribute,
     EditRequest,
     EditResponse,
     GeneratedImageModel,
@@ -143,6 +145,11 @@ def _edit_response(
             achieved=numbers(edited.achieved),
             reconstruction=numbers(edited.reconstruction_activations),
         ),
+        attributes=[
+            EditedAttribute(name=target.attribute, **_log_odds(target, edited))
+            for target in edited.plan.targets
+            if target.attribute is not None
+        ],
         preserved=edited.plan.held,
         leakage=None if edited.leakage is None else round(edited.leakage, 6),
         rounds=edited.rounds,
@@ -151,3 +158,14 @@ def _edit_response(
         clamped=clamped(edited.clamped),
         timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
     )
+
+
+def _log_odds(target: Target, edited: EditedImage) -> dict[str, float]:
+    """The numbers of an EditedAttribute."""
+    moments = {
+        "before": edited.source.activations,
+        "asked": edited.asked,
+        "achieved": edited.achieved,
+        "reconstruction": edited.reconstruction_activations,
+    }
+    return {name: round(float(target.value(s)), 6) for name, s in moments.items()}

@@ -16,7 +16,7 @@ from model.receptive_field import Box
 from model.statistics import QUANTILE_LEVELS, ActivationStatistics
 from model.transforms import Pixels, crop
 from service.images import encode_png, to_base64
-from service.pipeline.edits import prototype_index
+from service.pipeline.edits import attribute_target, prototype_index
 from service.pipeline.measured import REMEDY
 from service.pipeline.pipeline import Pipeline
 from service.problems import ProblemError
@@ -32,6 +32,7 @@ from service.routes.answering import (
 from service.routes.bodies import read_body
 from service.routes.openapi import NAME_TAKEN, PNG_OR_JSON, body_of
 from service.routes.schemas import (
+    AttributeModel,
     NameRequest,
     PrototypeAttribute,
     PrototypeEffect,
@@ -58,7 +59,11 @@ def prototypes_router(context: Context) -> APIRouter:
             pipeline = context.pipeline(request, model)
             bundle = pipeline.bundle
             described = [_described(bundle, j) for j in range(bundle.config.num_prototypes)]
-            return json_response(PrototypesResponse(model=model_info(pipeline), prototypes=described))
+            return json_response(
+                PrototypesResponse(
+                    model=model_info(pipeline), prototypes=described, attributes=_all_attributes(bundle)
+                )
+            )
 
         return await answer(context, request, "prototypes", work)
 
@@ -160,6 +165,24 @@ def _attributes(attributes: Attributes, j: int) -> list[PrototypeAttribute]:
     return [
         PrototypeAttribute(name=found.name, auroc=round(found.auroc, 4), sign=found.sign)
         for found in attributes.best(j, SHOWN_ATTRIBUTES)
+    ]
+
+
+def _all_attributes(bundle: Bundle) -> list[AttributeModel] | None:
+    attributes = bundle.attributes
+    if attributes is None:
+        return None
+    return [
+        AttributeModel(
+            name=name,
+            auroc=round(float(auroc), 4),
+            low=round(float(low), 6),
+            high=round(float(high), 6),
+            prototypes=list(attribute_target(bundle, name).prototypes),
+        )
+        for name, auroc, low, high in zip(
+            attributes.names, attributes.probe_auroc, attributes.probe_low, attributes.probe_high, strict=True
+        )
     ]
 
 

@@ -55,7 +55,7 @@ async def sample(
 
 
 def edits_from(models: Sequence[EditModel]) -> list[Edit]:
-    return [Edit(model.prototype, model.op, model.value) for model in models]
+    return [Edit(model.prototype, model.op, model.value, model.attribute) for model in models]
 
 
 def clamped(clampings: Sequence[Clamping]) -> list[ClampingModel]:

@@ -52,12 +52,17 @@ class RequestModel(BaseModel):
 
 
 class EditModel(RequestModel):
-    """`set`, `add` and `scale` need a value; `max` and `min` take the prototype's 0.99 and 0.01 quantile.
+    """A change of a prototype, or where the model knows labels, of an attribute: one of the two.
 
-    A bundle without statistics has no quantiles: `max` and `min` are refused there.
+    `set`, `add` and `scale` need a value: an activation, or log-odds of the attribute. `max` and `min` take
+    its 0.99 and 0.01 quantile; a bundle without statistics has no quantiles, and these are refused there. An
+    attribute moves all prototypes together, as they vary together in the data.
     """
 
-    prototype: Annotated[int | str, Field(description="index or name")]
+    prototype: Annotated[int | str | None, Field(description="index or name")] = None
+    attribute: Annotated[
+        str | None, Field(max_length=200, description="one of those that `GET /prototypes` lists")
+    ] = None
     op: Operation
     value: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
 
@@ -272,10 +277,12 @@ class ClampingModel(BaseModel):
     """One edit that was clamped to low … high; of several images, the one that it changed most.
 
     The range is that of the data's 0.01 to 0.99 quantiles, or with `extrapolate`, and for a bundle without
-    statistics, what an activation can be at all.
+    statistics, what an activation can be at all. The log-odds of an attribute can also fall short of the
+    range, where activations that make them are at their bounds.
     """
 
-    prototype: int
+    prototype: int | None
+    attribute: str | None = None
     requested: float
     used: float
     low: float
@@ -374,13 +381,24 @@ class EditActivations(BaseModel):
     reconstruction: list[float]
 
 
+class EditedAttribute(BaseModel):
+    """Log-odds of an attribute, by the model's linear probe: in the image, asked for, in the edited one."""
+
+    name: str
+    before: float
+    asked: float
+    achieved: float
+    reconstruction: float
+
+
 class EditResponse(BaseModel):
     """`start_timestep`: the noisiest level that the image was taken back to.
 
     network_calls: denoise steps of one image each, of the inversion (also where it was known from an earlier
     request), the reconstruction, and every round. preserved: indices of the prototypes that were held.
-    leakage: mean |achieved - before| over the prototypes that were not edited, in standard deviations of each
-    over the training data; null where all are edited, or the model came without data.
+    leakage: mean |achieved - asked| over the prototypes that no edit names, in standard deviations of each
+    over the training data; null where all are edited, or the model came without data. Where no attribute is
+    edited, what is asked of these is what was before. attributes: the log-odds of those that were edited.
     """
 
     model: ModelInfo
@@ -388,6 +406,7 @@ class EditResponse(BaseModel):
     image: str
     reconstruction: str
     activations: EditActivations
+    attributes: list[EditedAttribute]
     preserved: list[int]
     leakage: float | None
     rounds: int
@@ -550,9 +569,26 @@ class PrototypeModel(BaseModel):
     exemplar_similarity: float | None
 
 
+class AttributeModel(BaseModel):
+    """A label, told from all activations together by a linear probe whose log-odds can be edited.
+
+    auroc: of the probe, on test images; low, high: 0.01 and 0.99 quantile of its log-odds over the training
+    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit.
+    """
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+    prototypes: list[int]
+
+
 class PrototypesResponse(BaseModel):
+    """attributes: null for a model without labels."""
+
     model: ModelInfo
     prototypes: list[PrototypeModel]
+    attributes: list[AttributeModel] | None
 
 
 class PrototypeEffect(BaseModel):

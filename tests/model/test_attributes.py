@@ -18,6 +18,8 @@ def attributes(**changes: Any) -> Attributes:
         "probe_weights": np.array([[1.0, 0.0], [0.0, -2.0], [3.0, 1.0]]),
         "probe_biases": np.array([0.0, 1.0, -1.0]),
         "probe_auroc": np.array([0.9, 0.95, 0.7]),
+        "probe_low": np.array([-4.0, -3.0, -2.0]),
+        "probe_high": np.array([2.0, 3.0, 4.0]),
     }
     return Attributes(**(values | changes))
 
@@ -39,7 +41,7 @@ def test_probes_read_standardised_activations() -> None:
 def test_json_keeps_attributes() -> None:
     again = Attributes.from_dict(json.loads(json.dumps(attributes().to_dict())))
     assert again.names == attributes().names
-    for name in ("auroc", "probe_weights", "probe_biases", "probe_auroc"):
+    for name in ("auroc", "probe_weights", "probe_biases", "probe_auroc", "probe_low", "probe_high"):
         np.testing.assert_array_equal(getattr(again, name), getattr(attributes(), name))
 
 

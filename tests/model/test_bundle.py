@@ -282,6 +282,8 @@ def test_attributes_of_another_number_of_prototypes_are_refused(bundle: Path) ->
         "probe_weights": [[0.0] * 3],
         "probe_biases": [0.0],
         "probe_auroc": [0.5],
+        "probe_low": [-1.0],
+        "probe_high": [1.0],
     }
     rewrite(bundle, lambda manifest: manifest.update(attributes=other))
     with pytest.raises(BundleError, match="attributes describe 3 prototypes, the model has 4"):

@@ -253,6 +253,8 @@ def test_effects_on_attributes_come_from_what_the_prototypes_do() -> None:
         probe_weights=weights,
         probe_biases=np.zeros(2),
         probe_auroc=np.full(2, 0.9),
+        probe_low=np.full(2, -3.0),
+        probe_high=np.full(2, 3.0),
     )
     bundle = replace(bundle_of(correlated=(0, 1)), attributes=attributes)
     found = run(World({(0, 1): 0.25}), bundle).attributes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,22 @@ from service.pipeline.edits import (
     Edit,
     EditLoop,
     Operation,
+    Target,
     apply_edits,
+    attribute_target,
     prototype_index,
 )
-from service.pipeline.errors import PipelineError, UnknownPrototypeError
+from service.pipeline.errors import PipelineError, UnknownAttributeError, UnknownPrototypeError
 
 Float32 = npt.NDArray[np.float32]
 
 J = 3
+
+
+def entry(j: int, m: int) -> Target:
+    """Entry j of m, in units of its own."""
+    one = np.eye(m)[j]
+    return Target(j, None, one, 0.0, one, 0.0, LARGEST_ACTIVATION, 1.0, (j,))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +193,7 @@ def test_max_and_min_without_statistics_say_how_to_get_them(
 def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:
     before = np.array([1.0, 2.0, 3.0], np.float32)
     asked = np.array([1.0, 4.0, 3.0], np.float32)
-    loop = EditLoop(asked, [1])
+    loop = EditLoop(asked, [entry(1, 3)])
     achieved, again, rounds = before, True, 0
     while again and rounds < 20:
         achieved = before + 0.5 * (loop.driven - before)  # follows half of every change
@@ -197,7 +206,7 @@ def test_edit_loop_drives_a_sluggish_system_to_what_was_asked() -> None:
 
 
 def test_edit_loop_keeps_the_nearest_round_and_stays_within_what_is_possible() -> None:
-    loop = EditLoop(np.array([9.0], np.float32), [0])
+    loop = EditLoop(np.array([9.0], np.float32), [entry(0, 1)])
     assert loop.observe(np.array([3.0], np.float32))
     assert loop.driven[0] == pytest.approx(LARGEST_ACTIVATION)
     assert loop.observe(np.array([2.0], np.float32))
@@ -210,7 +219,7 @@ def test_edit_loop_takes_back_what_a_coupled_system_changes_along_where_it_is_he
     coupling = np.array([[0.5, 0.3, 0.0], [0.0, 0.5, 0.0], [0.0, 0.3, 0.5]], np.float32)
 
     def outcome(held: list[int]) -> Float32:
-        loop, again = EditLoop(asked, [1], held), True
+        loop, again = EditLoop(asked, [entry(1, 3)], held), True
         tries: list[Float32] = []
         while again and len(tries) < 40:
             tries.append(before + coupling @ (loop.driven - before))
@@ -228,7 +237,7 @@ def test_edit_loop_takes_back_what_a_coupled_system_changes_along_where_it_is_he
 def test_edit_loop_prefers_less_drift_only_where_the_edit_reaches_as_far() -> None:
     asked = np.array([5.0, 2.0], np.float32)
     for second, best in (((4.0, 2.0), 1), ((3.0, 2.0), 0)):
-        loop = EditLoop(asked, [0], [1])
+        loop = EditLoop(asked, [entry(0, 2)], [1])
         assert loop.observe(np.array([4.0, 2.5], np.float32))
         assert loop.observe(np.array(second, np.float32))
         assert loop.best_round == best
@@ -236,7 +245,7 @@ def test_edit_loop_prefers_less_drift_only_where_the_edit_reaches_as_far() -> No
 
 def test_edit_loop_counts_in_each_entrys_own_spread() -> None:
     asked = np.array([5.0, 2.0], np.float32)
-    loop = EditLoop(asked, [0], [1], np.array([1.0, 0.1], np.float32))
+    loop = EditLoop(asked, [entry(0, 2)], [1], np.array([1.0, 0.1], np.float32))
     assert loop.observe(np.array([4.0, 2.5], np.float32))  # 1 + 5 spreads
     assert loop.observe(np.array([3.0, 2.2], np.float32))  # 2 + 2
     assert loop.best_round == 1
@@ -245,5 +254,121 @@ def test_edit_loop_counts_in_each_entrys_own_spread() -> None:
 def test_edit_loop_goes_on_while_a_held_entry_has_drifted() -> None:
     asked = np.array([5.0, 2.0], np.float32)
     achieved = np.array([5.0, 2.5], np.float32)
-    assert EditLoop(asked, [0], [1]).observe(achieved)
-    assert not EditLoop(asked, [0]).observe(achieved)
+    assert EditLoop(asked, [entry(0, 2)], [1]).observe(achieved)
+    assert not EditLoop(asked, [entry(0, 2)]).observe(achieved)
+
+
+@pytest.fixture(scope="module")
+def faces() -> Bundle:
+    """The shipped bundle that knows attributes."""
+    return Bundle.load(Path(__file__).parents[2] / "bundles" / "cartoon-faces")
+
+
+@pytest.fixture
+def usual(faces: Bundle) -> Float32:
+    """What activations usually are there."""
+    assert faces.statistics is not None
+    return faces.statistics.mean.astype(np.float32)
+
+
+def log_odds(bundle: Bundle, s: Float32, name: str) -> float:
+    assert bundle.attributes is not None
+    assert bundle.statistics is not None
+    k = bundle.attributes.names.index(name)
+    return float(bundle.attributes.probe_logits(s[None], bundle.statistics)[0, k])
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (Edit(None, "set", 1.5, "glasses"), lambda before, target: 1.5),
+        (Edit(None, "add", 0.5, "glasses"), lambda before, target: before + 0.5),
+        (Edit(None, "scale", 0.5, "glasses"), lambda before, target: 0.5 * before),
+        (Edit(None, "min", None, "glasses"), lambda before, target: target.low),
+        (Edit(None, "max", None, "glasses"), lambda before, target: target.high),
+    ],
+)
+def test_an_edit_of_an_attribute_sets_what_its_probe_says(
+    faces: Bundle, usual: Float32, edit: Edit, expected: Callable[[float, Target], float]
+) -> None:
+    target = attribute_target(faces, "glasses")
+    before = log_odds(faces, usual, "glasses")
+    edited, clamped = apply_edits(faces, usual, [edit], extrapolate=False)
+    wanted = expected(before, target)
+    assert log_odds(faces, edited, "glasses") == pytest.approx(wanted, abs=0.11 * target.unit)
+    assert clamped == []
+    assert np.count_nonzero(edited != usual) > 1
+
+
+def test_an_attribute_moves_those_prototypes_most_that_carry_it(faces: Bundle, usual: Float32) -> None:
+    assert faces.statistics is not None
+    target = attribute_target(faces, "moustache")
+    edited, _ = apply_edits(faces, usual, [Edit(None, "add", 5.0, "moustache")], extrapolate=False)
+    change = np.abs(edited - usual) / faces.statistics.std
+    assert set(np.argsort(-change)[: len(target.prototypes)].tolist()) == set(target.prototypes)
+
+
+def test_an_attribute_stays_within_the_data_and_says_so(faces: Bundle, usual: Float32) -> None:
+    assert faces.statistics is not None
+    target = attribute_target(faces, "glasses")
+    edited, (clamping,) = apply_edits(faces, usual, [Edit(None, "set", 1e6, "glasses")], extrapolate=False)
+    assert (clamping.prototype, clamping.attribute, clamping.requested) == (None, "glasses", 1e6)
+    assert (clamping.low, clamping.high) == (target.low, target.high)
+    assert clamping.used == pytest.approx(log_odds(faces, edited, "glasses"), abs=1e-3)
+    assert clamping.used <= target.high + 0.11 * target.unit
+    assert (edited <= faces.statistics.high + 1e-5).all()
+    assert (edited >= faces.statistics.low - 1e-5).all()
+
+
+def test_extrapolated_attributes_are_bounded_by_what_activations_can_be(
+    faces: Bundle, usual: Float32
+) -> None:
+    within, _ = apply_edits(faces, usual, [Edit(None, "max", None, "glasses")], extrapolate=False)
+    beyond, (clamping,) = apply_edits(faces, usual, [Edit(None, "set", 1e6, "glasses")], extrapolate=True)
+    assert log_odds(faces, beyond, "glasses") > log_odds(faces, within, "glasses")
+    assert clamping.used == pytest.approx(log_odds(faces, beyond, "glasses"), rel=1e-3)
+    assert (beyond >= 0.0).all()
+    assert (beyond <= LARGEST_ACTIVATION + 1e-5).all()
+
+
+def test_several_images_are_each_moved_to_the_same_log_odds(faces: Bundle, usual: Float32) -> None:
+    assert faces.statistics is not None
+    images = np.stack([usual, usual + 0.3 * faces.statistics.std]).astype(np.float32)
+    edited, _ = apply_edits(faces, images, [Edit(None, "set", 0.0, "hat")], extrapolate=True)
+    unit = attribute_target(faces, "hat").unit
+    for s in edited:
+        assert log_odds(faces, s, "hat") == pytest.approx(0.0, abs=0.11 * unit)
+
+
+def test_an_edit_names_a_prototype_or_an_attribute() -> None:
+    for prototype, attribute in ((None, None), (3, "hat")):
+        with pytest.raises(PipelineError, match="of a prototype or of an attribute"):
+            Edit(prototype, "max", attribute=attribute)
+
+
+def test_unknown_attributes_are_told_with_those_that_there_are(faces: Bundle, usual: Float32) -> None:
+    with pytest.raises(UnknownAttributeError, match="no attribute 'beard': this model knows black_hair"):
+        apply_edits(faces, usual, [Edit(None, "max", attribute="beard")], extrapolate=False)
+
+
+def test_a_model_without_labels_has_no_attributes_to_edit(faces: Bundle, usual: Float32) -> None:
+    unlabelled = dataclasses.replace(faces, attributes=None)
+    with pytest.raises(PipelineError, match="needs labels"):
+        apply_edits(unlabelled, usual, [Edit(None, "max", attribute="hat")], extrapolate=False)
+
+
+def test_edit_loop_drives_an_attribute_along_its_direction_until_it_is_reached() -> None:
+    readout, direction = np.array([1.0, 1.0, 0.0]), np.array([0.75, 0.25, 0.5])
+    target = Target(None, "smile", readout, -4.0, direction, -9.0, 9.0, 1.0, (0,))
+    before = np.array([2.0, 2.0, 2.0], np.float32)
+    asked = (before + 2.0 * direction).astype(np.float32)
+    loop, again, rounds = EditLoop(asked, [target]), True, 0
+    achieved = before
+    while again and rounds < 20:
+        achieved = before + np.float32(0.5) * (loop.driven - before)
+        again = loop.observe(achieved)
+        rounds += 1
+    assert not again
+    assert float(target.value(achieved)) == pytest.approx(2.0, abs=0.1)
+    change = loop.driven - before
+    np.testing.assert_allclose(change / change[0], direction / direction[0], rtol=1e-5)

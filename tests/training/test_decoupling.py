@@ -16,7 +16,6 @@ from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overr
 from training.data import Dataset
 from training.decoupling import (
     FOLLOWED,
-    LARGEST_SLOPE,
     Decoupling,
     DecouplingLosses,
     Intervention,
@@ -24,6 +23,7 @@ from training.decoupling import (
 )
 from training.devices import make_accelerator
 from training.objective import Objective
+from training.reencoding import LARGEST_SLOPE
 from training.trainer import Trainer
 
 PAIRS = ((0, 1), (0, 2), (3, 1))

@@ -17,6 +17,8 @@ from training.evaluation.tad import one_vs_rest
 
 log = logging.getLogger(__name__)
 
+PROBE_LEVELS = (0.01, 0.99)
+
 Float32 = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
 
@@ -45,7 +47,7 @@ def measure_attributes(
         log.info("attributes that some split has not both with and without: %s", ", ".join(left_out))
     if not measured:
         return None
-    weights, biases, aurocs = [], [], []
+    weights, biases, aurocs, quantiles = [], [], [], []
     z_train, z_test = statistics.standardised(train_activations), statistics.standardised(test_activations)
     for k in measured:
         in_train, in_test = train_values[:, k] != UNKNOWN, test_values[:, k] != UNKNOWN
@@ -54,12 +56,15 @@ def measure_attributes(
         biases.append(probe.intercept_[0])
         logits = probe.decision_function(z_test[in_test])
         aurocs.append(roc_auc_score(test_values[in_test, k], logits))
+        quantiles.append(np.quantile(probe.decision_function(z_train), PROBE_LEVELS))
     return Attributes(
         names=tuple(names[k] for k in measured),
         auroc=auroc_matrix(test_activations, test_values[:, measured]).T,
         probe_weights=np.array(weights),
         probe_biases=np.array(biases),
         probe_auroc=np.array(aurocs),
+        probe_low=np.array(quantiles)[:, 0],
+        probe_high=np.array(quantiles)[:, 1],
     )
 
 
