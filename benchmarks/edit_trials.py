@@ -1,4 +1,4 @@
-"""Edits as POST /edit does them, of many images at once, each of one prototype."""
+"""Edits as POST /edit does them, of many images at once, each of one prototype or attribute."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import OnnxRunner
-from service.pipeline.edits import EditLoop, prototype_target
+from service.pipeline.edits import (
+    Edit,
+    EditLoop,
+    Target,
+    apply_edits,
+    attribute_target,
+    prototype_target,
+)
 from service.pipeline.round_trip import RoundTrip
 
 Float32 = npt.NDArray[np.float32]
@@ -45,12 +52,11 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One prototype moved in n images: after each round the best pictures so far.
+    """One edit of n images: after each round the best pictures so far.
 
     rounds: (n,), how many were generated.
     """
 
-    prototype: int
     after: list[Pictures]
     rounds: Int64
 
@@ -96,8 +102,30 @@ class EditTrials:
         """Set a prototype in all images to `to`, its 0.99 quantile if not given, holding others."""
         asked = self.given.activations.copy()
         asked[:, prototype] = self.high(prototype) if to is None else to
+        return self._closed_loop(
+            trip, inverted, asked, prototype_target(self.bundle, prototype), held, rounds
+        )
+
+    def edit_attribute(
+        self, trip: RoundTrip, inverted: DenoiseResult, name: str, *, holds_others: bool, rounds: int
+    ) -> Trial:
+        """Set an attribute in all images to the 0.99 quantile of its log-odds."""
+        edit = Edit(None, "max", attribute=name)
+        asked, _ = apply_edits(self.bundle, self.given.activations, [edit], extrapolate=False)
+        held = range(self.bundle.config.num_prototypes) if holds_others else ()
+        return self._closed_loop(trip, inverted, asked, attribute_target(self.bundle, name), held, rounds)
+
+    def _closed_loop(
+        self,
+        trip: RoundTrip,
+        inverted: DenoiseResult,
+        asked: Float32,
+        target: Target,
+        held: Sequence[int],
+        rounds: int,
+    ) -> Trial:
         spread = self.spread.astype(np.float32)
-        loops = [EditLoop(s, [prototype_target(self.bundle, prototype)], held, spread) for s in asked]
+        loops = [EditLoop(s, [target], held, spread) for s in asked]
         open_ = list(range(len(asked)))  # images whose edit is still to be corrected
         after: list[Pictures] = []
         taken = np.zeros(len(asked), np.int64)
@@ -113,7 +141,7 @@ class EditTrials:
                 open_ = [i for i, again in zip(open_, is_worthwhile, strict=True) if again]
             else:
                 after.append(after[-1])
-        return Trial(prototype, after, taken)
+        return Trial(after, taken)
 
     def others_change(self, pictures: Pictures, prototype: int) -> Float64:
         """(n,): mean |change| of all other activations, in standard deviations over the training data."""
