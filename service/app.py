@@ -59,9 +59,14 @@ from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
 
 if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
     from service.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Of FastAPI's own, which would send spans, and what clients sent, whatever PATRONUS_TRACING says."""
 
 METHODS = ("GET", "POST", "PUT")
 """That any route has."""
@@ -194,6 +199,7 @@ def create_app(
         version=program_version(),
         description="Encode, generate, edit and explain images with learned visual prototypes.",
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,  # a version of FastAPI that has none takes no notice
     )
     app.state.drain = drain = Drain()
     _add_middleware(app, settings, metrics, drain, tracing)

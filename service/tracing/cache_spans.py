@@ -18,8 +18,7 @@ class TracedCache(Cache):
         self._tracer = tracer
 
     async def get_many(self, operation: str, keys: Sequence[str]) -> list[bytes | None]:
-        asked: dict[str, AttributeValue] = {"patronus.cache.operation": operation, "patronus.cache.keys": len(keys)}
-        with self._tracer.start_as_current_span("cache get", attributes=asked) as span:
+        with self._tracer.start_as_current_span("cache get", attributes=_of(operation, keys)) as span:
             values = await super().get_many(operation, keys)
             num_hits = sum(value is not None for value in values)
             span.set_attribute("patronus.cache.hits", num_hits)
@@ -27,6 +26,9 @@ class TracedCache(Cache):
         return values
 
     async def set_many(self, operation: str, items: Sequence[tuple[str, bytes]]) -> None:
-        given: dict[str, AttributeValue] = {"patronus.cache.operation": operation, "patronus.cache.keys": len(items)}
-        with self._tracer.start_as_current_span("cache set", attributes=given):
+        with self._tracer.start_as_current_span("cache set", attributes=_of(operation, items)):
             await super().set_many(operation, items)
+
+
+def _of(operation: str, keys: Sequence[object]) -> dict[str, AttributeValue]:
+    return {"patronus.cache.operation": operation, "patronus.cache.keys": len(keys)}

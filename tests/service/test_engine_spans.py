@@ -18,7 +18,7 @@ from model.samplers import ddim
 from model.schedule import NoiseSchedule
 from service.engine.engine_core import EngineCore
 from service.engine.fake_runner import FakeRunner
-from service.engine.jobs import DenoiseJob, Ticket
+from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
 from service.tracing.engine_spans import EngineSpans, StepLog
 
@@ -116,7 +116,7 @@ def test_job_that_is_left_while_it_runs_is_recorded_up_to_then(
     with tracer.start_as_current_span("request"):
         job = observed.job(1, 30)
         with observed.spans.record(job) as record:
-            ticket = Ticket(lambda _: None, record=record)
+            ticket: Ticket[DenoiseResult] = Ticket(lambda _: None, record=record)
             observed.core.submit_denoise(job, ticket, 0.0)
             for _ in range(12):
                 observed.core.tick(lambda: 0.0)

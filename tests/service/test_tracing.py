@@ -281,7 +281,7 @@ def test_job_that_never_runs_has_a_wait_that_says_why(settings: Settings) -> Non
 
 def test_request_of_very_many_jobs_has_spans_of_the_first_and_says_how_many(settings: Settings) -> None:
     with traced(settings) as (url, spans):
-        body = {"num_samples": 2, "steps": 1}  # three prototypes or more, one pair of jobs for each
+        body = {"num_samples": 8, "steps": 1}
         assert httpx.post(f"{url}/diagnose", json=body, timeout=60).status_code == 200
     num_jobs = said(spans.one("POST /diagnose"))["patronus.jobs"]
     assert num_jobs > MAX_JOBS
