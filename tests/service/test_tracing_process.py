@@ -35,7 +35,7 @@ async def main():
             assert (await client.post("/generate", json={"steps": 2})).status_code == 200
 
 asyncio.run(main())
-makers = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.semconv", "service.tracing")
+makers = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "service.tracing")
 print(sorted(name for name in sys.modules if name.startswith(makers)))  # FastAPI and redis load some others
 """
 
