@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -25,6 +26,7 @@ from service.drain import Drain
 from service.engine.async_engine import AsyncEngine
 from service.engine.batch_limit import BatchLimits, batch_limit
 from service.engine.engine_core import EngineCore
+from service.engine.observer import EngineObserver
 from service.engine.onnx_runner import OnnxRunner
 from service.engine.runner import Runner
 from service.metrics import Metrics
@@ -56,12 +58,21 @@ from service.routes.trace import trace_router
 from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+    from service.tracing.tracing import Tracing
+
 log = logging.getLogger(__name__)
+
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Of FastAPI's own, which would send spans, and what clients sent, whatever PATRONUS_TRACING says."""
 
 METHODS = ("GET", "POST", "PUT")
 """That any route has."""
 
 RunnerFactory = Callable[[Bundle, Settings], Runner]
+TracingFactory = Callable[[Settings], "Tracing | None"]
 
 
 def open_runner(bundle: Bundle, settings: Settings) -> Runner:
@@ -101,17 +112,44 @@ def open_store(settings: Settings) -> Store:
         raise SettingsError(f"PATRONUS_CACHE_URL is not a usable Redis URL: {error}") from error
 
 
-def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
+def open_tracing(settings: Settings) -> Tracing | None:
+    """What makes spans and sends them to where the settings say; None where tracing is off.
+
+    Raises SettingsError.
+    """
+    if settings.tracing == "off":
+        return None
+    try:
+        from service.tracing.tracing import Tracing  # nothing else in the service needs OpenTelemetry
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"PATRONUS_TRACING is {settings.tracing}, but the module {error.name} is not installed: "
+            "install the extra named tracing (patronus-server[tracing]), or set PATRONUS_TRACING to off"
+        ) from error
+    try:
+        return Tracing.exporting_to(settings.tracing, program_version())
+    except ValueError as error:
+        raise SettingsError(
+            f"PATRONUS_TRACING is {settings.tracing}, but an OTEL_* variable has no value for it: {error}"
+        ) from error
+
+
+def create_app(
+    settings: Settings,
+    make_runner: RunnerFactory = open_runner,
+    make_tracing: TracingFactory = open_tracing,
+) -> FastAPI:
     """The application over the bundles that the settings name; `state.drain` ends its taking requests.
 
     Raises BundleError, DeviceError or SettingsError.
     """
+    tracing = make_tracing(settings)
     bundles = load_bundles(settings)
     metrics = Metrics()
     runners = [make_runner(bundle, settings) for bundle in bundles]
     cores = [
-        EngineCore(runner, max_queue=settings.max_queue, observer=metrics.engine_observer())
-        for runner in runners
+        _core(runner, bundle, settings, metrics.engine_observer(), tracing)
+        for bundle, runner in zip(bundles, runners, strict=True)
     ]
     engine = AsyncEngine(
         *cores,
@@ -122,11 +160,12 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     store = open_store(settings)
     if isinstance(store, RedisStore):
         metrics.watch_cache_circuit(lambda: store.is_left_alone)
+    cache = Cache if tracing is None else tracing.cache
     pipelines = [
         Pipeline(
             bundle,
             engine,
-            Cache(store, namespace=bundle.digest, observer=metrics),
+            cache(store, namespace=bundle.digest, observer=metrics),
             core,
             PrototypeNames(bundle, settings.state_dir / "names" / f"{bundle.digest}.json"),
         )
@@ -149,7 +188,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
             runner.warm_up()
             if settings.tune_batch == "auto":
                 core.limit_batch(batch_limit(runner, bundle.digest, limits))
-        async with engine:
+        async with tracing or nullcontext(), engine:
             for bundle, runner in zip(bundles, runners, strict=True):
                 log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
             yield
@@ -160,9 +199,10 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
         version=program_version(),
         description="Encode, generate, edit and explain images with learned visual prototypes.",
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,  # a version of FastAPI that has none takes no notice
     )
     app.state.drain = drain = Drain()
-    _add_middleware(app, settings, metrics, drain)
+    _add_middleware(app, settings, metrics, drain, tracing)
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))
     app.include_router(generate_router(context))
@@ -181,7 +221,18 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: Drain) -> None:
+def _core(
+    runner: Runner, bundle: Bundle, settings: Settings, observer: EngineObserver, tracing: Tracing | None
+) -> EngineCore:
+    if tracing is None:
+        return EngineCore(runner, max_queue=settings.max_queue, observer=observer)
+    spans = tracing.engine_spans(observer, bundle.name)
+    return EngineCore(runner, max_queue=settings.max_queue, observer=spans, recorder=spans)
+
+
+def _add_middleware(
+    app: FastAPI, settings: Settings, metrics: Metrics, drain: Drain, tracing: Tracing | None
+) -> None:
     """From the inside out: each wraps those above it."""
     limiter = None if settings.rate is None else RateLimiter(settings.rate)
     app.add_middleware(
@@ -208,6 +259,10 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, drain: D
         )
     app.add_middleware(ProtocolErrors)
     app.add_middleware(AccessLog)
+    if tracing is not None:
+        from service.tracing.server_spans import ServerSpans
+
+        app.add_middleware(ServerSpans, tracer=tracing.tracer)
     app.add_middleware(RequestId)
 
 

@@ -14,6 +14,9 @@ LogFormat = Literal["auto", "json", "text"]
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being handled; set by `service.middleware.request_id`."""
 
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Of the same request in whatever traces it, 32 hexadecimal digits; None where tracing is off."""
+
 QUIET = ("PIL", "python_multipart")
 """Libraries whose debug lines tell what is in an image or a body."""
 
@@ -37,7 +40,7 @@ def set_up_logs(level: str, log_format: LogFormat = "auto", stream: TextIO | Non
 
 class JsonFormatter(logging.Formatter):
     """An object a line: timestamp (UTC), level, logger, message, and where there are any request_id,
-    the event's own `fields` (`log.info(…, extra={"fields": {…}})`) and exception."""
+    trace_id, the event's own `fields` (`log.info(…, extra={"fields": {…}})`) and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -48,6 +51,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
+        if (traced := trace_id.get()) is not None:
+            line["trace_id"] = traced
         line.update(fields_of(record))
         if (trace := _trace(self, record)) is not None:
             line["exception"] = trace
@@ -55,7 +60,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """`time level logger [request_id] message name=value …`, and the trace below."""
+    """`time level logger [request_id] message name=value …`, and the traceback below."""
 
     def format(self, record: logging.LogRecord) -> str:
         current = request_id.get()
@@ -63,6 +68,8 @@ class TextFormatter(logging.Formatter):
         parts += [f"[{current}]"] if current is not None else []
         parts.append(record.getMessage())
         parts += [f"{name}={json.dumps(value, default=str)}" for name, value in fields_of(record).items()]
+        if (traced := trace_id.get()) is not None:
+            parts.append(f"trace_id={traced}")
         trace = _trace(self, record)
         return " ".join(parts) + (f"\n{trace}" if trace is not None else "")
 

@@ -20,6 +20,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Origins = tuple[str, ...]
 Paths = tuple[Path, ...]
 TuneBatch = Literal["auto", "off"]
+Tracing = Literal["off", "otlp", "console"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\-\[\]:]+")
 
@@ -55,7 +56,8 @@ class Settings:
     log_format: auto is json where stderr is no terminal; cache_timeout_ms: for one call of Redis;
     step_timeout_s: a step of the network that takes longer is taken for dead, and liveness fails;
     tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch;
-    state_dir: where the names given to prototypes are kept.
+    state_dir: where the names given to prototypes are kept; tracing: where spans go, otlp by the standard
+    OTEL_* variables, console to stdout.
 
     In a file of api_keys each key may also have a line of its own.
     """
@@ -88,6 +90,7 @@ class Settings:
     port: int = 8000
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "auto"
+    tracing: Tracing = "off"
     state_dir: Path = dataclasses.field(default_factory=lambda: state_directory())
 
     def __post_init__(self) -> None:
@@ -234,6 +237,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "Origins": _keys,
     "LogLevel": str.upper,
     "LogFormat": str.lower,
+    "Tracing": str.lower,
 }
 _ARTICLES = {
     "int": "a whole number",
@@ -248,6 +252,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "tune_batch": get_args(TuneBatch),
     "log_level": get_args(LogLevel),
     "log_format": get_args(LogFormat),
+    "tracing": get_args(Tracing),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "cache_bytes": (0, 2**40),

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from service.engine.errors import (
     EngineStoppedError,
     QueueFullError,
 )
+from service.engine.job_record import JobRecord
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Ticket
 
 log = logging.getLogger(__name__)
@@ -180,6 +182,16 @@ class AsyncEngine:
                     future.set_exception(EngineStoppedError("the engine hangs in a step"))
 
     async def _submit(self, job: _J, core: EngineCore, submit: Callable[[_J, Ticket[R], float], None]) -> R:
+        with nullcontext() if core.recorder is None else core.recorder.record(job) as record:
+            return await self._run_job(job, core, submit, record)
+
+    async def _run_job(
+        self,
+        job: _J,
+        core: EngineCore,
+        submit: Callable[[_J, Ticket[R], float], None],
+        record: JobRecord | None,
+    ) -> R:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
 
@@ -187,7 +199,7 @@ class AsyncEngine:
             self._last_tick = self._clock()  # the thread lives: whoever is told may ask for more
             _send(loop, future, resolved)
 
-        ticket: Ticket[R] = Ticket(tell)
+        ticket: Ticket[R] = Ticket(tell, record=record)
         self._post_job(job, lambda: submit(job, ticket, self._clock()))
         self._outstanding.add(future)
         try:

@@ -128,6 +128,10 @@ class EncodingQueue:
 
     def _run(self, batch: _Batch, now: Callable[[], float]) -> None:
         started_at = now()
+        for item, _ in batch.parts:
+            if item.started_at is None:
+                item.started_at = started_at
+                item.ticket.start()
         x_0 = np.concatenate([item.job.x_0[part] for item, part in batch.parts])
         activations = np.empty((len(x_0), self._num_prototypes), np.float32)
         maps = np.empty((*activations.shape, *self._grid_shape), np.float32)
@@ -144,8 +148,6 @@ class EncodingQueue:
         for item, part in batch.parts:
             places = slice(start, start + part.stop - part.start)
             start = places.stop
-            if item.started_at is None:
-                item.started_at = started_at
             error = failure_at(failures, finite, range(places.start, places.stop))
             if error is not None:
                 item.ticket.fail(error)
@@ -153,5 +155,6 @@ class EncodingQueue:
             item.activations[part], item.maps[part] = activations[places], maps[places]
             item.num_done = part.stop
             if not item.num_left:
+                assert item.started_at is not None
                 timing = Timing(item.started_at - item.submitted_at, finished_at - item.started_at)
                 item.ticket.resolve(EncodeResult(item.activations, item.maps, timing))

@@ -13,6 +13,7 @@ from service.engine.errors import (
     QueueFullError,
     StepFailedError,
 )
+from service.engine.job_record import JobRecorder
 from service.engine.jobs import DenoiseJob, DenoiseResult, EncodeJob, EncodeResult, Network, Ticket
 from service.engine.lane import Denoising, Lane
 from service.engine.observer import EngineObserver, SilentObserver
@@ -23,10 +24,18 @@ class EngineCore:
     """Waiting jobs, rows in flight, and `tick()`. Knows neither threads nor clocks: times are handed in.
 
     `max_queue` bounds the samples that wait, of both kinds together. Every ticket is resolved exactly
-    once, with a result or with an EngineError.
+    once, with a result or with an EngineError. `recorder` is for whoever submits jobs; None records none.
     """
 
-    def __init__(self, runner: Runner, *, max_queue: int, observer: EngineObserver) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        max_queue: int,
+        observer: EngineObserver,
+        recorder: JobRecorder | None = None,
+    ) -> None:
+        self.recorder = recorder
         self._runner = runner
         self._observer = observer
         self._max_queue = max_queue

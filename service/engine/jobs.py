@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from model.samplers import SamplerTable
 from service.engine.errors import EngineError
+from service.engine.job_record import JobRecord
 
 Float32 = npt.NDArray[np.float32]
 
@@ -132,6 +133,7 @@ class Ticket(Generic[R]):
 
     on_resolved: Callable[[Ticket[R]], None]
     abandoned: bool = False
+    record: JobRecord | None = None
     result: R | None = field(default=None, init=False)
     error: EngineError | None = field(default=None, init=False)
 
@@ -139,12 +141,22 @@ class Ticket(Generic[R]):
     def is_resolved(self) -> bool:
         return self.result is not None or self.error is not None
 
+    def start(self) -> None:
+        """Note that the job's turn has come, where such things are recorded."""
+        if self.record is not None:
+            self.record.started()
+
     def resolve(self, result: R) -> None:
         if not self.is_resolved:
             self.result = result
-            self.on_resolved(self)
+            self._tell()
 
     def fail(self, error: EngineError) -> None:
         if not self.is_resolved:
             self.error = error
-            self.on_resolved(self)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.record is not None:
+            self.record.resolved()
+        self.on_resolved(self)

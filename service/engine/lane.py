@@ -175,6 +175,7 @@ class Lane:
             item = _owner(row)
             if item.started_at is None:
                 item.started_at = now
+                item.ticket.start()
                 if item.job.deadline < math.inf:
                     item.give_up_at = now  # watched from here on
             self._batch.admit(row)

@@ -1,7 +1,7 @@
 """What holds for every request. Pure ASGI, so that a client's leaving still reaches the handler.
 
-From the outside in: RequestId, AccessLog, ProtocolErrors, CORS where it is set, LastResort, DrainGate,
-ApiKeys, ClientLimits, BodyLimit.
+From the outside in: RequestId, where tracing is on `service.tracing.server_spans`, AccessLog, ProtocolErrors,
+CORS where it is set, LastResort, DrainGate, ApiKeys, ClientLimits, BodyLimit.
 """
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})

@@ -56,6 +56,7 @@ class AccessLog:
             await self._app(scope, counted_receive, counted_send)
         finally:
             path = scope["path"][:MAX_PATH]
+            reason = state.setdefault("finished_reason", _reason(status, is_complete))
             is_routine = scope["path"] in OPEN_PATHS and status == 200
             fields = {
                 "method": scope["method"],
@@ -65,7 +66,7 @@ class AccessLog:
                 "client": state.get("client"),
                 "bytes_in": bytes_in,
                 "bytes_out": bytes_out,
-                "finished_reason": state.get("finished_reason") or _reason(status, is_complete),
+                "finished_reason": reason,
             }
             log.log(logging.DEBUG if is_routine else logging.INFO, "request", extra={"fields": fields})
 

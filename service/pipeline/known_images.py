@@ -26,6 +26,7 @@ from service.pipeline.errors import UnknownImageError
 from service.pipeline.progress import Followers
 from service.pipeline.request_context import request_admission, request_priority
 from service.pipeline.round_trip import Noised, RoundTrip, round_trip
+from service.spans import span
 
 Float32 = npt.NDArray[np.float32]
 
@@ -112,19 +113,20 @@ class KnownImages:
         """
         key = f"{trip.name}:{source.image_id}"
         shape = (1 + trip.has_memory, *source.pixels.shape)
-        value = await self._cache.get("invert", key)
-        if value is not None and len(value) != int(np.prod(shape)) * 4:
-            self._cache.lying("invert")
-            value = None
-        if value is None:
-            self._engine.check_time(len(trip.there) + steps_after, deadline, self._core)
-            # Not shared with the less urgent, behind whose jobs it would wait.
-            flight = f"{request_priority.get()}:{key}"
-            followers = self._inversion_followers.setdefault(flight, Followers())
-            with followers.joined_by(on_step):
-                value = await self._inversions.run(
-                    flight, lambda: self._invert_and_keep(source, trip, key, followers)
-                )
+        with span("invert", steps=len(trip.there)):
+            value = await self._cache.get("invert", key)
+            if value is not None and len(value) != int(np.prod(shape)) * 4:
+                self._cache.lying("invert")
+                value = None
+            if value is None:
+                self._engine.check_time(len(trip.there) + steps_after, deadline, self._core)
+                # Not shared with the less urgent, behind whose jobs it would wait.
+                flight = f"{request_priority.get()}:{key}"
+                followers = self._inversion_followers.setdefault(flight, Followers())
+                with followers.joined_by(on_step):
+                    value = await self._inversions.run(
+                        flight, lambda: self._invert_and_keep(source, trip, key, followers)
+                    )
         states = np.frombuffer(value, np.float32).reshape(shape)
         return Noised(states[0], states[1] if trip.has_memory else None)
 

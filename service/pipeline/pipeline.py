@@ -47,6 +47,7 @@ from service.pipeline.prototype_names import PrototypeNames
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 from service.pipeline.request_context import request_admission, request_priority
 from service.pipeline.trace import Trace, Tracer
+from service.spans import span
 
 Float32 = npt.NDArray[np.float32]
 
@@ -220,16 +221,17 @@ class Pipeline:
         start = await self._images.invert_along(trip, source, listener, deadline, len(trip.back))
 
         async def regenerated(*s: Float32, stage: Stage) -> tuple[Pixels, list[Float32], Timing]:
-            pixels, timing = await self._denoise(
-                trip.back,
-                np.repeat(start.x[None], len(s), axis=0),
-                np.stack(s),
-                (0,) * len(s),
-                deadline,
-                on_step=_listener(feed, stage, len(trip.back)),
-                memory=None if start.memory is None else np.repeat(start.memory[None], len(s), axis=0),
-            )
-            return pixels, await self._activations(pixels), timing
+            with span(stage.value):
+                pixels, timing = await self._denoise(
+                    trip.back,
+                    np.repeat(start.x[None], len(s), axis=0),
+                    np.stack(s),
+                    (0,) * len(s),
+                    deadline,
+                    on_step=_listener(feed, stage, len(trip.back)),
+                    memory=None if start.memory is None else np.repeat(start.memory[None], len(s), axis=0),
+                )
+                return pixels, await self._activations(pixels), timing
 
         first = asked
         if plan.decoupling is not None:

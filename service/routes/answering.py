@@ -27,6 +27,7 @@ from service.pipeline.request_context import begin_request
 from service.problems import ProblemError, finished_reason, problem, problem_from, rejection, status_of
 from service.routes.schemas import ModelInfo, Timings
 from service.settings import Settings
+from service.spans import span
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,12 @@ async def _unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     finally:
         for task in (working, leaving):
             task.cancel()
+
+
+async def drawn(draw: Callable[..., T], *arguments: Any) -> T:
+    """What `draw` makes of pictures for an answer; off the event loop, which drawing would hold up."""
+    with span("pixels out"):
+        return await asyncio.to_thread(draw, *arguments)
 
 
 def model_info(pipeline: Pipeline) -> ModelInfo:

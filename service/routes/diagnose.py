@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from service.pipeline.edits import Edit
 from service.pipeline.experiment import Experiment, Intervention
 from service.pipeline.pipeline import Pipeline
 from service.problems import ProblemError
-from service.routes.answering import Context, accepts, json_response, model_info, numbers
+from service.routes.answering import Context, accepts, drawn, json_response, model_info, numbers
 from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.diagnosis_page import diagnosis_page
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
@@ -74,10 +73,10 @@ def diagnose_router(context: Context) -> APIRouter:
                 pipeline, experiment, num_examples=body.num_couplings, deadline=deadline, feed=feed
             )
             seconds = time.perf_counter() - started
-            answer = await asyncio.to_thread(lambda: _response(pipeline, body, diagnosis, seconds))
+            answer = await drawn(lambda: _response(pipeline, body, diagnosis, seconds))
             if _wants_page(request):
                 image = pipeline.bundle.config.image
-                page = await asyncio.to_thread(
+                page = await drawn(
                     lambda: diagnosis_page(answer, _patches(pipeline.bundle), (image.height, image.width))
                 )
                 headers = {"Content-Security-Policy": PAGE_POLICY}

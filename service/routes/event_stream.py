@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from model.transforms import from_x_0
+from service import spans
 from service.images import encode_png, to_base64
 from service.middleware import CLIENT_CLOSED_REQUEST
 from service.pipeline.progress import Progress, ProgressFeed, Stage
@@ -60,6 +62,7 @@ class Follower:
         if progress.step - before < self.preview_every and progress.step < progress.steps:
             return None
         self._pictured[key] = progress.step
+        spans.event("preview", stage=progress.stage.value, image=progress.image, step=progress.step)
         return to_base64(encode_png(from_x_0(progress.x_0_hat)))
 
 
@@ -118,6 +121,9 @@ class EventStream(Response):
         if is_error and not writer.is_started:
             await outcome(scope, receive, send)
             return
+        if is_error:
+            title = HTTPStatus(outcome.status_code).phrase
+            spans.event("problem", status=outcome.status_code, title=title)
         await writer.write_event("error" if is_error else "result", bytes(outcome.body))
         await writer.end()
 

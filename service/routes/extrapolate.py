@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,15 @@ from service.images import encode_png, image_id, to_base64
 from service.pipeline.edits import prototype_index
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.series import Extrapolation, extrapolate
-from service.routes.answering import Context, json_response, model_info, numbers, png_response, wants_png
+from service.routes.answering import (
+    Context,
+    drawn,
+    json_response,
+    model_info,
+    numbers,
+    png_response,
+    wants_png,
+)
 from service.routes.bodies import check_limits, read_body, read_source
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
@@ -58,7 +65,7 @@ def extrapolate_router(context: Context) -> APIRouter:
             if pixels is not None:
                 await pipeline.remember([pixels])
             if wants_png(request):
-                return png_response(await asyncio.to_thread(_strip, pipeline, j, found))
+                return png_response(await drawn(_strip, pipeline, j, found))
 
             def respond() -> Response:
                 low, high = found.reach or (None, None)
@@ -77,7 +84,7 @@ def extrapolate_router(context: Context) -> APIRouter:
                     )
                 )
 
-            return await asyncio.to_thread(respond)
+            return await drawn(respond)
 
         return await answer_or_stream(context, request, "extrapolate", work)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from fastapi import APIRouter
@@ -16,6 +15,7 @@ from service.pipeline.pipeline import Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
     Context,
+    drawn,
     json_response,
     model_info,
     numbers,
@@ -61,8 +61,8 @@ def generate_router(context: Context) -> APIRouter:
             )
             pictures = [image.pixels for image in generation.images]
             if wants_png(request):
-                return png_response(await asyncio.to_thread(lambda: grid_png(pictures)))
-            files_out = await asyncio.to_thread(lambda: [encode_png(picture) for picture in pictures])
+                return png_response(await drawn(lambda: grid_png(pictures)))
+            files_out = await drawn(lambda: [encode_png(picture) for picture in pictures])
             return json_response(_generate_response(pipeline, generation, files_out, started))
 
         return await answer_or_stream(context, request, "generate", work)
@@ -100,10 +100,8 @@ def generate_router(context: Context) -> APIRouter:
             edited = await pipeline.edit(pixels, plan, deadline, feed)
             await pipeline.remember([pixels])
             if wants_png(request):
-                return png_response(await asyncio.to_thread(lambda: encode_png(edited.edited)))
-            files_out = await asyncio.to_thread(
-                lambda: [encode_png(p) for p in (edited.edited, edited.reconstruction)]
-            )
+                return png_response(await drawn(lambda: encode_png(edited.edited)))
+            files_out = await drawn(lambda: [encode_png(p) for p in (edited.edited, edited.reconstruction)])
             return json_response(_edit_response(pipeline, edited, files_out, started))
 
         return await answer_or_stream(context, request, "edit", work)

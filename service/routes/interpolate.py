@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,15 @@ from service.images import encode_png, image_id, to_base64
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.series import Interpolation, interpolate
 from service.problems import ProblemError
-from service.routes.answering import Context, json_response, model_info, numbers, png_response, wants_png
+from service.routes.answering import (
+    Context,
+    drawn,
+    json_response,
+    model_info,
+    numbers,
+    png_response,
+    wants_png,
+)
 from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
@@ -53,7 +60,7 @@ def interpolate_router(context: Context) -> APIRouter:
             )
             await pipeline.remember([first, second])
             if wants_png(request):
-                return png_response(await asyncio.to_thread(_strip, found))
+                return png_response(await drawn(_strip, found))
 
             def respond() -> Response:
                 return json_response(
@@ -65,7 +72,7 @@ def interpolate_router(context: Context) -> APIRouter:
                     )
                 )
 
-            return await asyncio.to_thread(respond)
+            return await drawn(respond)
 
         return await answer_or_stream(context, request, "interpolate", work)
 

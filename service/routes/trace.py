@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from service.images import encode_png, filmstrip_png, to_base64
 from service.pipeline.pipeline import Generation
 from service.routes.answering import (
     Context,
+    drawn,
     json_response,
     model_info,
     numbers,
@@ -62,8 +62,8 @@ def trace_router(context: Context) -> APIRouter:
             rows = generation.trace.previews
             if wants_png(request):
                 pictures = rows if body.num_previews else [[image.pixels] for image in generation.images]
-                return png_response(await asyncio.to_thread(lambda: filmstrip_png(pictures)))
-            previews = await asyncio.to_thread(
+                return png_response(await drawn(lambda: filmstrip_png(pictures)))
+            previews = await drawn(
                 lambda: [[to_base64(encode_png(picture)) for picture in row] for row in rows]
             )
             seconds = time.perf_counter() - started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter
@@ -17,7 +16,7 @@ from service.pipeline.edits import prototype_indices
 from service.pipeline.measured import reference_images
 from service.pipeline.visualization import Visualization, visualize
 from service.problems import ProblemError
-from service.routes.answering import Context, json_response, model_info, png_response, wants_png
+from service.routes.answering import Context, drawn, json_response, model_info, png_response, wants_png
 from service.routes.bodies import check_limits, read_body, read_images
 from service.routes.event_stream import Follower, answer_or_stream, feed_of
 from service.routes.openapi import PNG_OR_EVENTS_OR_JSON, body_of
@@ -70,7 +69,7 @@ def visualize_router(context: Context) -> APIRouter:
                 feed=feed,
             )
             if wants_png(request):
-                return png_response(await asyncio.to_thread(_picture, bundle, found))
+                return png_response(await drawn(_picture, bundle, found))
 
             def respond() -> Response:
                 return json_response(
@@ -81,7 +80,7 @@ def visualize_router(context: Context) -> APIRouter:
                     )
                 )
 
-            return await asyncio.to_thread(respond)
+            return await drawn(respond)
 
         return await answer_or_stream(context, request, "visualize", work)
 

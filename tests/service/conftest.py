@@ -21,7 +21,7 @@ from PIL import Image
 
 from model.bundle import Bundle
 from model.transforms import to_picture
-from service.app import RunnerFactory, create_app, open_runner
+from service.app import RunnerFactory, TracingFactory, create_app, open_runner, open_tracing
 from service.engine.fake_runner import FakeRunner
 from service.engine.runner import Runner
 from service.settings import SHIPPED_BUNDLE, Settings
@@ -29,11 +29,16 @@ from tests.service.redis_process import Server
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, make_runner: RunnerFactory = open_runner) -> Iterator[str]:
+def serving(
+    settings: Settings,
+    make_runner: RunnerFactory = open_runner,
+    make_tracing: TracingFactory = open_tracing,
+) -> Iterator[str]:
     """Run the application with uvicorn in a thread; gives its base URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(create_app(settings, make_runner), log_config=None, timeout_graceful_shutdown=5)
+    app = create_app(settings, make_runner, make_tracing)
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -69,6 +69,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         "PATRONUS_LOG_LEVEL": "warning",
         "PATRONUS_LOG_FORMAT": "JSON",
         "PATRONUS_STATE_DIR": "/var/lib/patronus",
+        "PATRONUS_TRACING": "OTLP",
     }
     assert len(environment) == len(dataclasses.fields(Settings))
     assert Settings.from_environment(environment) == Settings(
@@ -101,6 +102,7 @@ def test_each_setting_is_read_from_its_variable() -> None:
         log_level="WARNING",
         log_format="json",
         state_dir=Path("/var/lib/patronus"),
+        tracing="otlp",
     )
 
 
