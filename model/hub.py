@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 20.0
 """Without a byte from the hub. The library itself waits for ever in most calls."""
-LARGEST_WASTE = 3
-"""A download is given up when so many times its size have come: one that breaks off each time never ends."""
+MAX_RESTARTS = 2
+"""Of a download from its first byte. The library begins anew for ever where each breaks off in the middle."""
 EXTRA = "pip install 'patronus-server[hub]'"
 
 Told = Callable[[str, int, int], None]
@@ -238,7 +238,7 @@ class _Arrival:
         self._told = told
         self._total = total or 0
         self._num_here = 0
-        self._num_received = 0
+        self._num_restarts = 0
 
     def __enter__(self) -> _Arrival:
         return self
@@ -248,11 +248,12 @@ class _Arrival:
 
     def update(self, n: float | None = 1) -> None:
         """n below 0: what had come is worth nothing, it begins anew."""
-        n = int(n or 0)
-        self._num_here += n
-        self._num_received += max(0, n)
-        if self._num_received > LARGEST_WASTE * self._total > 0:
+        self._num_here += int(n or 0)
+        self._num_restarts += (n or 0) < 0
+        if self._num_restarts > MAX_RESTARTS:
             raise HubError(f"{self._address}: {self._name} breaks off again and again")
+        if self._num_here > self._total > 0:
+            raise HubError(f"{self._address}: {self._name} is longer than the {self._total} bytes announced")
         self._told(self._name, self._num_here, self._total)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ METRICS = {
     "_lpips": "lpips",
     "fid": "fid",
 }
-"""The hub's names of metrics, by what the names here contain."""
+"""The hub's names of metrics, by how the names here begin, or by a part of them with its underscore."""
 COLUMNS, SIDE, GAP, LABEL = 10, 64, 8, 14
 
 
@@ -95,7 +95,11 @@ def _front_matter(bundle: Bundle, license: str | None) -> str:
     if isinstance(dataset, str):
         fields["datasets"] = [dataset.removeprefix("hf:").partition(":")[0]]
     names = {name for _, name, _, _ in _rows(bundle)}
-    metrics = [hub for part, hub in METRICS.items() if any(part in name for name in names)]
+    metrics = [
+        hub
+        for part, hub in METRICS.items()
+        if any(name.startswith(part) or (part[0] == "_" and part in name) for name in names)
+    ]
     if metrics:
         fields["metrics"] = metrics
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]

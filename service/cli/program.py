@@ -16,8 +16,12 @@ from service.cli.completion import completion
 from service.cli.diagnose import diagnose
 from service.cli.edit import edit
 from service.cli.encode import encode
+from service.cli.extrapolate import extrapolate
 from service.cli.generate import generate
+from service.cli.interpolate import interpolate
+from service.cli.locate import locate
 from service.cli.models import models
+from service.cli.prototypes import prototypes
 from service.cli.pull import pull
 from service.cli.push import push
 from service.cli.serve import serve
@@ -66,7 +70,8 @@ def program() -> None:
 
 
 COMMANDS = (
-    serve, encode, generate, edit, visualize, trace, diagnose, models, bench, push, pull, completion,
+    serve, encode, locate, generate, edit, extrapolate, interpolate, visualize, trace, diagnose, prototypes,
+    models, bench, push, pull, completion,
 )  # fmt: skip
 for command in COMMANDS:
     program.add_command(command)
