@@ -63,6 +63,7 @@ class StandInHub:
         self.damaged: dict[str, int] = {}
         self.status: int | None = None
         self.url = ""
+        self.store_url = ""
 
     @contextmanager
     def serving(self) -> Iterator[StandInHub]:
@@ -74,7 +75,9 @@ class StandInHub:
         Handler.hub = hub
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             server.daemon_threads = True
-            self.url = f"http://127.0.0.1:{server.server_address[1]}"
+            port = server.server_address[1]
+            self.url = f"http://127.0.0.1:{port}"
+            self.store_url = f"http://localhost:{port}/store"  # another host, as far as a client can tell
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
             thread.start()
             try:
@@ -191,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         for entry in wanted["objects"]:
             oid = entry["oid"]
             if oid not in self.hub.store:
-                upload = {"href": f"{self.hub.url}/store/{oid}"}
+                upload = {"href": f"{self.hub.store_url}/{oid}"}
                 entry = {**entry, "actions": {"upload": upload}}
             objects.append(entry)
         self._json({"transfer": "basic", "objects": objects})
@@ -238,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {
                 "X-Linked-Etag": f'"{oid}"',
                 "X-Linked-Size": str(len(content)),
-                "Location": f"{self.hub.url}/store/{oid}?name={file}",
+                "Location": f"{self.hub.store_url}/{oid}?name={file}",
             }
             self._send(b"", 302, headers)
         else:

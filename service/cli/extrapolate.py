@@ -60,7 +60,8 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
     "--out",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="a folder for the strips NAME.extrapolated.png, for one image a .png; or a .json or .csv  [default: .]",
+    help="a folder for the strips NAME.extrapolated.png, for one image a .png; or a .json or .csv  "
+    "[default: .]",
 )
 @with_target
 def extrapolate(

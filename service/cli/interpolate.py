@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.output import Writer, pixels_of, text_writer, to_csv, to_json, write
+from service.cli.output import Writer, pixels_of, png_writer, text_writer, to_csv, to_json, write
 from service.cli.target import Target, with_target
 from service.client import Interpolation, calls
 from service.client.calls import InterpolateOptions
@@ -67,7 +67,7 @@ def interpolate(
         click.echo(_csv(found))
     if out is not None or not (as_json or as_csv):
         writers: dict[str, Writer] = {
-            ".png": lambda path: path.write_bytes(_strip(found)) and None,
+            ".png": png_writer(lambda: _strip(found)),
             ".json": text_writer(lambda: to_json(answer)),
             ".csv": text_writer(lambda: _csv(found)),
             "": lambda path: _write_each(found, path),

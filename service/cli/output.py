@@ -84,6 +84,13 @@ def text_writer(make: Callable[[], str]) -> Writer:
     return write_text
 
 
+def png_writer(make: Callable[[], bytes]) -> Writer:
+    def write_png(path: Path) -> None:
+        path.write_bytes(make())
+
+    return write_png
+
+
 def pixels_of(picture: Picture) -> Pixels:
     """(C, H, W), as the service's own grids take it."""
     pixels = picture.to_numpy()

@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from service.cli.edits import PrototypeType
-from service.cli.output import Writer, number, pixels_of, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import (
+    Writer,
+    number,
+    pixels_of,
+    png_writer,
+    text_writer,
+    to_csv,
+    to_json,
+    to_table,
+    write,
+)
 from service.cli.progress import ProgressLine
 from service.cli.target import Session, Target, with_target
 from service.client import Prototype, calls
@@ -87,7 +97,7 @@ def prototypes(
     found = [parse(Prototype, entry.get("prototype", entry)) for entry in answer["prototypes"]]
     if out is not None:
         writers: dict[str, Writer] = {
-            ".png": lambda path: path.write_bytes(_sheet(found)) and None,
+            ".png": png_writer(lambda: _sheet(found)),
             ".json": text_writer(lambda: to_json(answer)),
             ".csv": text_writer(lambda: to_csv(COLUMNS, _rows(found))),
             "": lambda path: _write_each(found, path),

@@ -100,7 +100,7 @@ def test_pushing_again_replaces_the_bundle_and_nothing_else(
 ) -> None:
     first = hub.push(Bundle.load(tiny_prior_bundle), ADDRESS)
     repository = stand_in.repositories["lab/tiny"]
-    repository.files |= {CARD: b"---\n---\nby hand", "notes.txt": b"kept"}
+    repository.files.update({CARD: b"---\n---\nby hand", "notes.txt": b"kept"})
     second = hub.push(Bundle.load(tiny_bundle), ADDRESS, with_card=False)
     assert first != second
     assert PRIOR not in repository.files
