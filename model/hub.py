@@ -222,12 +222,12 @@ class Hub:
                     endpoint=self.endpoint,
                     token=self.token,
                     force_download=anew,
-                    tqdm_class=functools.partial(_Arrival, pinned, name, told),
+                    tqdm_class=functools.partial(Arrival, pinned, name, told),
                 )
             )
 
 
-class _Arrival:
+class Arrival:
     """What the library takes for a progress bar: tells of bytes, and ends a download that does not end."""
 
     def __init__(
@@ -240,7 +240,7 @@ class _Arrival:
         self._num_here = 0
         self._num_restarts = 0
 
-    def __enter__(self) -> _Arrival:
+    def __enter__(self) -> Arrival:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -334,6 +334,8 @@ def _reason(error: BaseException, address: HubAddress, *, file: str | None, is_p
             return HubUnreachableError(f"{what}: HF_HUB_OFFLINE is set, and the cache does not hold it")
         case httpx2.TimeoutException():
             return HubUnreachableError(f"{what}: the hub did not answer within {TIMEOUT_S:g} s")
+        case httpx2.RemoteProtocolError():
+            return HubUnreachableError(f"{what}: the connection breaks off: {_line(error)}")
         case httpx2.TransportError() | ConnectionError():
             return HubUnreachableError(f"{what}: the hub cannot be reached: {_line(error)}")
         case errors.RevisionResolutionError() | errors.LocalEntryNotFoundError() | RuntimeError():

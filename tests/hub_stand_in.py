@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,8 +51,8 @@ class Repository:
 class StandInHub:
     """repositories: by `organisation/name`; asked: every request, as `METHOD path`.
 
-    half: files of which each download breaks off in the middle; damaged: files sent with other bytes, so
-    many times; status: what every request is answered with, where it is not None.
+    broken_off, cut, damaged: how many times a file is sent so that the connection ends in its middle, so that
+    half of it seems to be all, or with other bytes; status: that of every answer, where it is not None.
     """
 
     def __init__(self) -> None:
@@ -59,8 +60,9 @@ class StandInHub:
         self.store: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
-        self.half: set[str] = set()
-        self.damaged: dict[str, int] = {}
+        self.broken_off: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        self.damaged: Counter[str] = Counter()
         self.status: int | None = None
         self.url = ""
         self.store_url = ""
@@ -140,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._may_write():
             return
         if name in self.hub.repositories:
-            self._json({"error": "You already created this model repo", "url": self.hub.url}, 409)
+            self._json({"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}, 409)
             return
         self.hub.repositories[name] = repository = Repository(
             is_private=wanted.get("visibility") == "private" or wanted.get("private") is True
@@ -255,10 +257,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _download(self, file: str, content: bytes, headers: dict[str, str]) -> None:
         blob = f"blob {len(content)}\0".encode() + content
         headers = {"ETag": f'"{hashlib.sha1(blob, usedforsecurity=False).hexdigest()}"', **headers}
-        if self.command == "GET" and self.hub.damaged.get(file, 0) > 0:
-            self.hub.damaged[file] -= 1
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        self._send(content, 200, headers, half=file in self.hub.half)
+        if self.command == "GET":
+            if self._comes_now(self.hub.damaged, file):
+                content = content[:-1] + bytes([content[-1] ^ 1])
+            if self._comes_now(self.hub.cut, file):
+                content = content[: len(content) // 2]
+        self._send(
+            content, 200, headers, half=self.command == "GET" and self._comes_now(self.hub.broken_off, file)
+        )
+
+    @staticmethod
+    def _comes_now(fault: Counter[str], file: str) -> bool:
+        fault[file] -= 1
+        return fault[file] >= 0
 
     def _readable(self, name: str) -> Repository | None:
         repository = self.hub.repositories.get(name)

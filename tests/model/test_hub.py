@@ -14,7 +14,7 @@ import pytest
 
 from model.bundle import DENOISER, MANIFEST, PRIOR, Bundle
 from model.bundle_address import HubAddress
-from model.hub import Hub, HubError, HubUnreachableError, open_bundle, pull
+from model.hub import Arrival, Hub, HubError, HubUnreachableError, open_bundle, pull
 from model.model_card import CARD, SHEET
 from tests.hub_stand_in import READER, WRITER, StandInHub
 
@@ -180,30 +180,46 @@ def test_a_manifest_cannot_ask_for_files_elsewhere(
 def test_a_damaged_download_is_fetched_once_more(
     hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress, tiny_bundle: Path
 ) -> None:
-    stand_in.damaged = {DENOISER: 1, MANIFEST: 0}
+    stand_in.damaged[DENOISER] = 1
     found = open_bundle(ADDRESS, other(hub, tmp_path))
     assert found.digest == Bundle.load(tiny_bundle).digest
-    assert stand_in.damaged[DENOISER] == 0
+    assert stand_in.damaged[DENOISER] < 0
 
 
 def test_a_file_that_stays_damaged_is_refused(
     hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress
 ) -> None:
-    stand_in.damaged = {DENOISER: 100}
+    stand_in.damaged[DENOISER] = 100
     with pytest.raises(HubError, match=r"denoiser.onnx has sha256 \w+, the manifest says"):
         pull(ADDRESS, tmp_path / "here", other(hub, tmp_path))
     assert not (tmp_path / "here").exists()
 
 
-def test_a_download_that_breaks_off_is_given_up(
-    hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress
+def test_a_download_that_breaks_off_is_begun_anew(
+    hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress, tiny_bundle: Path
 ) -> None:
-    stand_in.half = {DENOISER}
-    with pytest.raises(HubError, match=r"denoiser\.onnx breaks off again and again"):
+    stand_in.broken_off[DENOISER] = 1
+    pull(ADDRESS, tmp_path / "here", other(hub, tmp_path))
+    assert contents(tmp_path / "here") == contents(tiny_bundle)
+
+
+def test_half_a_file_is_refused(hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress) -> None:
+    stand_in.cut[DENOISER] = 1
+    with pytest.raises(HubError, match=r"denoiser\.onnx: .*file should be of size \d+ but has size \d+"):
         pull(ADDRESS, tmp_path / "here", other(hub, tmp_path))
     assert not (tmp_path / "here").exists()
-    stand_in.half.clear()
-    assert open_bundle(ADDRESS, other(hub, tmp_path)).source == str(pushed)
+
+
+def test_a_download_does_not_begin_for_ever() -> None:
+    told: list[int] = []
+    arrival = Arrival(ADDRESS, DENOISER, lambda name, n, size: told.append(n), total=10)
+    for n in (6, -6, 6, -6, 6):
+        arrival.update(n)
+    assert told == [6, 0, 6, 0, 6]
+    with pytest.raises(HubError, match=r"denoiser\.onnx breaks off again and again"):
+        arrival.update(-6)
+    with pytest.raises(HubError, match="longer than the 10 bytes announced"):
+        Arrival(ADDRESS, DENOISER, lambda *_: None, total=10).update(11)
 
 
 def test_damage_in_the_cache_is_mended(hub: Hub, pushed: HubAddress) -> None:
