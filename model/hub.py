@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 20.0
-"""Without a byte from the hub. The library itself waits for ever in most calls."""
+WRITE_TIMEOUT_S = 60.0
+"""Without a word from the hub after something was sent to it. Reading waits for HF_HUB_DOWNLOAD_TIMEOUT."""
 MAX_RESTARTS = 2
 """Of a download from its first byte. The library begins anew for ever where each breaks off in the middle."""
 EXTRA = "pip install 'patronus-server[hub]'"
@@ -124,7 +124,7 @@ class Hub:
         @functools.cache
         def knock() -> None:
             """Quick to fail, where a download tries again for minutes: is the hub there, and may we?"""
-            api.model_info(pinned.repository, revision=pinned.revision, timeout=TIMEOUT_S)
+            api.model_info(pinned.repository, revision=pinned.revision)
 
         file = functools.partial(self._file, library, pinned, knock=knock, told=told)
         directory = file(MANIFEST).parent
@@ -174,7 +174,7 @@ class Hub:
             api.create_repo(repository, private=is_private or None, exist_ok=True)
             if address.revision is not None:
                 api.create_branch(repository, branch=address.revision, exist_ok=True)
-            there = api.model_info(repository, revision=address.revision, timeout=TIMEOUT_S).siblings or []
+            there = api.model_info(repository, revision=address.revision).siblings or []
             stale = {sibling.rfilename for sibling in there} & {*REQUIRED_FILES, *OPTIONAL_FILES}
             operations: list[Any] = [
                 library.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
@@ -261,14 +261,25 @@ class Arrival:
 
 
 @functools.cache
-def _patient(library: ModuleType) -> None:
-    """Let no call of the library wait for ever: its own client has no time limit."""
+def _bounded(library: ModuleType) -> None:
+    """Let no call wait for ever: the library asks for most things without a time limit."""
     import httpx2
 
+    def bound(request: httpx2.Request) -> None:
+        limit_s = (
+            float(library.constants.HF_HUB_DOWNLOAD_TIMEOUT)
+            if request.method in ("GET", "HEAD")
+            else WRITE_TIMEOUT_S
+        )
+        given = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            kind: limit_s if given.get(kind) is None else given[kind]
+            for kind in ("connect", "read", "write", "pool")
+        }
+
     hooks = library.get_session().event_hooks
-    library.set_client_factory(
-        lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT_S)
-    )
+    hooks = {**hooks, "request": [*hooks["request"], bound]}
+    library.set_client_factory(lambda: httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=None))
 
 
 def _library(address: HubAddress) -> ModuleType:
@@ -278,7 +289,7 @@ def _library(address: HubAddress) -> ModuleType:
         raise HubError(
             f"{address} needs the package {error.name}, which is not installed: {EXTRA}"
         ) from error
-    _patient(huggingface_hub)
+    _bounded(huggingface_hub)
     return huggingface_hub
 
 
@@ -333,7 +344,7 @@ def _reason(error: BaseException, address: HubAddress, *, file: str | None, is_p
         case errors.OfflineModeIsEnabled():
             return HubUnreachableError(f"{what}: HF_HUB_OFFLINE is set, and the cache does not hold it")
         case httpx2.TimeoutException():
-            return HubUnreachableError(f"{what}: the hub did not answer within {TIMEOUT_S:g} s")
+            return HubUnreachableError(f"{what}: the hub does not answer in time")
         case httpx2.RemoteProtocolError():
             return HubUnreachableError(f"{what}: the connection breaks off: {_line(error)}")
         case httpx2.TransportError() | ConnectionError():

@@ -253,6 +253,18 @@ def test_without_the_hub_the_cache_serves_and_else_it_is_said(
         other(hub, tmp_path).fetch(ADDRESS)
 
 
+def test_a_hub_that_says_nothing_is_given_up(
+    hub: Hub, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = replace(hub, endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(HubUnreachableError, match="hf://lab/tiny: the hub does not answer in time"):
+            mute.fetch(ADDRESS)
+        with pytest.raises(HubUnreachableError, match="the hub does not answer in time"):
+            mute.fetch(ADDRESS.at("0a" * 20))
+
+
 def test_a_hub_that_is_down_is_no_fault_of_the_bundle(
     hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress
 ) -> None:
