@@ -124,6 +124,7 @@ class Bundle:
 
     `statistics` and `pictures` are both None where the model was never shown a data set, `attributes` where
     it had no labels, `effects` where they were not measured; `prior` is None where there is no latent prior.
+    `source` is the address, with its commit, of a bundle that came from a hub.
     """
 
     directory: Path
@@ -138,6 +139,7 @@ class Bundle:
     provenance: Mapping[str, Any]
     attributes: Attributes | None = None
     effects: MeasuredEffects | None = None
+    source: str | None = None
 
     def path(self, file: str) -> Path:
         return self.directory / file
@@ -152,7 +154,7 @@ class Bundle:
             raise BundleError(
                 f"{directory}: bundle format version is {version!r}, this program reads {readable}"
             )
-        _verify_files(directory, manifest)
+        _verify_files(directory, _listed(directory, manifest))
         try:
             config = config_from_dict(ModelConfig, manifest["config"])
             statistics = _statistics(manifest["statistics"])
@@ -233,7 +235,7 @@ def write_manifest(
             continue
         if not path.is_file():
             raise BundleError(f"{path} is missing: write it before the manifest")
-        files[file] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[file] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -298,6 +300,22 @@ def graph_signature(file: str, config: ModelConfig) -> dict[str, tuple[int | Non
     }
 
 
+def listed_files(directory: Path) -> dict[str, str]:
+    """The sha256 of each file that the manifest in `directory` lists, whether it is there or not.
+
+    Raises BundleError for a manifest that cannot be read, that lacks a required file, or that names one
+    anywhere but beside it.
+    """
+    _, manifest = _read_manifest(directory)
+    return _listed(directory, manifest)
+
+
+def sha256_of(path: Path) -> str:
+    """Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_manifest(directory: Path) -> tuple[bytes, dict[str, Any]]:
     path = directory / MANIFEST
     try:
@@ -312,21 +330,27 @@ def _read_manifest(directory: Path) -> tuple[bytes, dict[str, Any]]:
     return raw, manifest
 
 
-def _verify_files(directory: Path, manifest: Mapping[str, Any]) -> None:
+def _listed(directory: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise BundleError(f"{directory / MANIFEST}: files must be an object")
     missing = [file for file in REQUIRED_FILES if file not in files]
     if missing:
         raise BundleError(f"{directory / MANIFEST}: files does not list {', '.join(missing)}")
-    for file, entry in files.items():
+    for file in files:
         if Path(file).name != file or file in ("", ".."):
             raise BundleError(f"{directory / MANIFEST}: {file!r} is not a plain file name")
+    return {
+        file: str(entry.get("sha256")) if isinstance(entry, dict) else "None" for file, entry in files.items()
+    }
+
+
+def _verify_files(directory: Path, files: Mapping[str, str]) -> None:
+    for file, expected in files.items():
         path = directory / file
         if not path.is_file():
             raise BundleError(f"{path} is missing")
-        expected = entry.get("sha256") if isinstance(entry, dict) else None
-        found = _sha256(path)
+        found = sha256_of(path)
         if found != expected:
             raise BundleError(f"{path} has sha256 {found}, the manifest says {expected}")
 
@@ -443,11 +467,6 @@ def _check_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]], expected: 
             raise BundleError(
                 f"{path}: {name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} ({sides})"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

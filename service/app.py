@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from model.bundle import Bundle
+from model.hub import open_bundle
 from service.budget import Budget
 from service.cache.cache import Cache, Store
 from service.cache.memory_store import MemoryStore
@@ -92,8 +93,8 @@ def open_runner(bundle: Bundle, settings: Settings) -> Runner:
 
 
 def load_bundles(settings: Settings) -> list[Bundle]:
-    """The bundles of the settings, in order. Raises BundleError or SettingsError."""
-    bundles = [Bundle.load(directory) for directory in settings.bundle]
+    """The bundles of the settings, in order; a hub's are fetched. Raises BundleError or SettingsError."""
+    bundles = [open_bundle(address) for address in settings.bundle]
     names = [bundle.name for bundle in bundles]
     for name in names:
         if names.count(name) > 1:
@@ -190,7 +191,13 @@ def create_app(
                 core.limit_batch(batch_limit(runner, bundle.digest, limits))
         async with tracing or nullcontext(), engine:
             for bundle, runner in zip(bundles, runners, strict=True):
-                log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
+                log.info(
+                    "serving %s (%s) from %s with %s",
+                    bundle.name,
+                    bundle.digest[:12],
+                    bundle.source or bundle.directory,
+                    runner.backend,
+                )
             yield
         await store.close()
 

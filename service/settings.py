@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from model.bundle_address import FORM, BundleAddress, bundle_address
 from service.logs import LogFormat
 from service.rate_limit import Rate
 
@@ -18,7 +19,7 @@ Backend = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 Origins = tuple[str, ...]
-Paths = tuple[Path, ...]
+Bundles = tuple[BundleAddress, ...]
 TuneBatch = Literal["auto", "off"]
 Tracing = Literal["off", "otlp", "console"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -44,7 +45,8 @@ class SettingsError(ValueError):
 class Settings:
     """Everything an operator can choose, each read from PATRONUS_<NAME>.
 
-    bundle: comma-separated directories, the default model first; backend: auto is onnx; precision: of the
+    bundle: comma-separated directories, or addresses hf://organisation/name[@revision] of the Hugging Face
+    hub, the default model first; backend: auto is onnx; precision: of the
     denoiser under the torch backend, auto being bf16 on a GPU that has it and fp32 elsewhere; max_batch:
     rows in one network call; max_queue: samples that may wait; max_steps, max_images: per request;
     max_body_bytes, max_bodies_bytes: of a request, of all that run; max_pixels: width x height of one
@@ -62,7 +64,7 @@ class Settings:
     In a file of api_keys each key may also have a line of its own.
     """
 
-    bundle: Paths = SHIPPED_BUNDLES
+    bundle: Bundles = SHIPPED_BUNDLES
     backend: Backend = "auto"
     device: Device = "auto"
     precision: Precision = "auto"
@@ -224,15 +226,15 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
-def _paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(path.strip()) for path in text.split(",") if path.strip())
+def _bundles(text: str) -> Bundles:
+    return tuple(bundle_address(address.strip()) for address in text.split(",") if address.strip())
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "Path": lambda text: Path(text.strip()),
-    "Paths": _paths,
+    "Bundles": _bundles,
     "tuple[str, ...]": _keys,
     "Origins": _keys,
     "LogLevel": str.upper,
@@ -244,6 +246,7 @@ _ARTICLES = {
     "float": "a number of seconds",
     "tuple[str, ...]": "keys",
     "Origins": "origins",
+    "Bundles": f"directories or {FORM}",
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "backend": get_args(Backend),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from model.bundle_address import bundle_address
 from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
 from training.coupled_pairs import TOP, coupled_pairs
@@ -188,18 +189,20 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _remeasure(options: argparse.Namespace) -> None:
-    from model.bundle import Bundle
+    from model.hub import open_bundle
     from training.remeasure import remeasure
 
     measuring = _measuring(options)
-    bundle = Bundle.load(options.bundle)
+    out = options.out or options.bundle
+    if not isinstance(out, Path):
+        raise ConfigError(f"--out is needed: {out} is no directory that could be replaced")
+    bundle = open_bundle(options.bundle)
     name = options.dataset or bundle.provenance.get("dataset")
     if not isinstance(name, str):
         raise ConfigError("--dataset is needed: the bundle does not say which one the model was trained on")
     train = _load(options, name, "train", bundle.config.image)
     test = _load(options, name, "test", bundle.config.image)
-    out = options.out or options.bundle
-    bundle = remeasure(options.bundle, out, train, test, dataset_name=name, **measuring)
+    bundle = remeasure(bundle.directory, out, train, test, dataset_name=name, **measuring)
     _plot_emergence(options, bundle, None)
 
 
@@ -408,7 +411,9 @@ def _parser() -> argparse.ArgumentParser:
         "Weights, graphs, names and other metrics stay; the bundle gets a new digest.",
     )
     again.set_defaults(command=_remeasure)
-    again.add_argument("bundle", type=Path, help="bundle directory")
+    again.add_argument(
+        "bundle", type=bundle_address, help="bundle directory, or hf://ORGANISATION/NAME[@REVISION]"
+    )
     again.add_argument("--out", type=Path, help="bundle directory (default: the bundle is replaced)")
     again.add_argument("--dataset", help="default: the one that the model was trained on")
 

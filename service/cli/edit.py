@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
-from service.cli.output import number, to_json, to_table
+from service.cli.output import number, picture_paths, to_json, to_table
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Edit, Edited, calls
@@ -55,26 +55,18 @@ def edit(
     patronus edit shirts/ -e 21=+0.5 -e 3=min --preserve others -o edited/
     """
     files = image_files(images)
-    to_file = out.suffix.lower() == ".png"
-    if to_file and len(files) > 1:
-        raise click.BadParameter(
-            f"{out} is one file for {len(files)} images: give a folder", param_hint="--out"
-        )
-    names = [file.stem for file in files]
-    if len(set(names)) < len(names) and not to_file:
-        raise click.BadParameter("two of the images have the same name: edit them into folders of their own")
+    paths = picture_paths(files, out, "edited")
     chosen: EditOptions = {**options, "start": _start(start)}  # type: ignore[typeddict-item]
     if preserve:
         chosen["preserve"] = "others" if preserve == ("others",) else list(preserve)
     answers, rows = [], []
     with target.open() as session:
-        for file in files:
+        for file, written in zip(files, paths, strict=True):
             try:
                 answer, edited = session.ask(calls.edit(file, edits, **chosen))
             except BadRequestError as error:
                 click.echo(f"patronus: {file}: {error}", err=True)
                 continue
-            written = out if to_file else out / f"{file.stem}.edited.png"
             written.parent.mkdir(parents=True, exist_ok=True)
             edited.image.save(written)
             if reconstruction:

@@ -28,7 +28,8 @@ def models(target: Target, as_json: bool) -> None:
             "x".join(map(str, model.image_shape)),
             model.num_prototypes,
             "yes" if model.has_prior else "no",
+            model.source or "-",
         ]
         for model in parse(call.result, answer).models
     ]
-    click.echo(to_table(["name", "digest", "image", "prototypes", "prior"], rows))
+    click.echo(to_table(["name", "digest", "image", "prototypes", "prior", "source"], rows))

@@ -58,11 +58,37 @@ def write(out: Path, writers: dict[str, Writer]) -> None:
     click.echo(f"wrote {out}", err=True)
 
 
+def picture_paths(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
+    """Where the picture made of each file goes: NAME.`kind`.png in the folder `out`, or `out`, a .png of one.
+
+    Raises click.BadParameter for one name for several pictures.
+    """
+    if out.suffix.lower() == ".png":
+        if len(files) > 1:
+            raise click.BadParameter(
+                f"{out} is one file for {len(files)} images: give a folder", param_hint="--out"
+            )
+        return [out] * len(files)
+    paths = [out / f"{file.stem}.{kind}.png" for file in files]
+    if len(set(paths)) < len(paths):
+        raise click.BadParameter(
+            f"two of the images have the same name: give them one by one, folders of their own as {out}"
+        )
+    return paths
+
+
 def text_writer(make: Callable[[], str]) -> Writer:
     def write_text(path: Path) -> None:
         path.write_text(make() + "\n", encoding="utf-8")
 
     return write_text
+
+
+def png_writer(make: Callable[[], bytes]) -> Writer:
+    def write_png(path: Path) -> None:
+        path.write_bytes(make())
+
+    return write_png
 
 
 def pixels_of(picture: Picture) -> Pixels:

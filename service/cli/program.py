@@ -9,14 +9,21 @@ from collections.abc import Sequence
 import click
 
 from model.bundle import BundleError
+from model.hub import HubUnreachableError
 from service.app import program_version
 from service.cli.bench import bench
 from service.cli.completion import completion
 from service.cli.diagnose import diagnose
 from service.cli.edit import edit
 from service.cli.encode import encode
+from service.cli.extrapolate import extrapolate
 from service.cli.generate import generate
+from service.cli.interpolate import interpolate
+from service.cli.locate import locate
 from service.cli.models import models
+from service.cli.prototypes import prototypes
+from service.cli.pull import pull
+from service.cli.push import push
 from service.cli.serve import serve
 from service.cli.trace import trace
 from service.cli.visualize import visualize
@@ -55,14 +62,18 @@ def program() -> None:
       0    done
       1    refused, or some of the images could not be used
       2    wrong usage, setting or bundle
-      3    the service cannot be reached
+      3    the service, or the hub, cannot be reached
       4    out of time, or the service is busy; retries included
       5    the service failed
       130  interrupted
     """
 
 
-for command in (serve, encode, generate, edit, visualize, trace, diagnose, models, bench, completion):
+COMMANDS = (
+    serve, encode, locate, generate, edit, extrapolate, interpolate, visualize, trace, diagnose, prototypes,
+    models, bench, push, pull, completion,
+)  # fmt: skip
+for command in COMMANDS:
     program.add_command(command)
 
 
@@ -79,6 +90,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # such as `| head`; nothing more may be written, at the interpreter's end neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
+    except HubUnreachableError as error:
+        return _fail(error, UNREACHABLE)
     except (SettingsError, BundleError, DeviceError) as error:
         return _fail(error, USAGE)
     except PatronusError as error:

@@ -38,6 +38,10 @@ class ProgressLine:
         self._stream.flush()
         self._last = text
 
+    def follow_file(self, name: str, num_bytes: int, size: int) -> None:
+        """A file that comes or goes, in KiB."""
+        self.show(f"{name}, KiB", num_bytes // 1024, size // 1024)
+
     def follow(self, progress: Progress) -> None:
         """A request that is streamed: of several images, the one that is least far."""
         part = (progress.stage, progress.prototype)

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from model.bundle_address import BundleAddress, HubAddress
+from model.hub import Hub
 from service.app import create_app
+from service.cli.addresses import BundleType
 from service.cli.in_process import in_process
 from service.cli.progress import ProgressLine
 from service.client import Call, Client, Progress, Retries, calls
@@ -29,7 +31,7 @@ DAY_S = 86_400.0
 class Target:
     """What --bundle, --url and the options beside them say."""
 
-    bundle: Path | None
+    bundle: BundleAddress | None
     url: str | None
     api_key: str | None
     timeout_s: float
@@ -42,8 +44,9 @@ class Target:
             with Client(self.url, api_key=self.api_key, timeout_s=self.timeout_s) as client:
                 yield Session(client, self.quiet)
             return
+        settings = fetched(local_settings(self.bundle), quiet=self.quiet)
         with (
-            in_process(create_app(local_settings(self.bundle))) as transport,
+            in_process(create_app(settings)) as transport,
             Client(
                 LOCAL_URL, timeout_s=self.timeout_s, retries=Retries(max_retries=0), transport=transport
             ) as client,
@@ -68,7 +71,19 @@ class Session:
         return answer, parse(call.result, answer)
 
 
-def local_settings(bundle: Path | None) -> Settings:
+def fetched(settings: Settings, *, quiet: bool = False) -> Settings:
+    """The same with a hub's bundles in the cache, at the commits that they are of now. Raises HubError."""
+
+    def here(address: BundleAddress) -> BundleAddress:
+        if not isinstance(address, HubAddress):
+            return address
+        with ProgressLine(quiet=quiet) as line:
+            return Hub().fetch(address, line.follow_file).address
+
+    return dataclasses.replace(settings, bundle=tuple(map(here, settings.bundle)))
+
+
+def local_settings(bundle: BundleAddress | None) -> Settings:
     """The settings of the environment, without what is there to protect a service from its clients."""
     settings = dataclasses.replace(
         Settings.from_environment(),
@@ -90,7 +105,12 @@ def with_target(command: F) -> F:
     """Give a command the options that say where it runs, as its argument `target`."""
 
     def wrapped(
-        bundle: Path | None, url: str | None, api_key: str | None, timeout: float, quiet: bool, **options: Any
+        bundle: BundleAddress | None,
+        url: str | None,
+        api_key: str | None,
+        timeout: float,
+        quiet: bool,
+        **options: Any,
     ) -> Any:
         if bundle is not None:
             context = click.get_current_context()
@@ -103,8 +123,9 @@ def with_target(command: F) -> F:
         (
             click.option(
                 "--bundle",
-                type=click.Path(exists=True, file_okay=False, path_type=Path),
-                help="run this bundle here (default: PATRONUS_BUNDLE, else the shipped one)",
+                type=BundleType(),
+                help="run this bundle here, a directory or hf://ORGANISATION/NAME[@REVISION] "
+                "(default: PATRONUS_BUNDLE, else the shipped one)",
             ),
             click.option(
                 "--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, help="ask the service there instead"

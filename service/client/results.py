@@ -466,7 +466,8 @@ class PrototypeDetails:
 
 @dataclass(frozen=True)
 class ServedModel(Model):
-    """image_shape: (channels, height, width); metrics, provenance: as in the bundle's manifest."""
+    """image_shape: (channels, height, width); metrics, provenance: as in the bundle's manifest; source: the
+    address, with its commit, of a model of the Hugging Face hub."""
 
     is_default: bool
     image_shape: tuple[int, int, int]
@@ -474,6 +475,7 @@ class ServedModel(Model):
     has_prior: bool
     metrics: dict[str, Any]
     provenance: dict[str, Any]
+    source: str | None = None
 
 
 @dataclass(frozen=True)

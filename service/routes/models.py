@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.routes.answering import Context, answer, json_response
-from service.routes.schemas import ModelsResponse, ServedModel
+from service.routes.schemas import ServedModel
+
+
+class SourcedModel(ServedModel):
+    """`source`: the address hf://organisation/name@commit of a model of the Hugging Face hub."""
+
+    source: str | None
+
+
+class ModelsResponse(BaseModel):
+    models: list[SourcedModel]
 
 
 def models_router(context: Context) -> APIRouter:
@@ -27,10 +38,10 @@ def models_router(context: Context) -> APIRouter:
     return router
 
 
-def served_models(context: Context) -> list[ServedModel]:
+def served_models(context: Context) -> list[SourcedModel]:
     bundles = [pipeline.bundle for pipeline in context.pipelines]
     return [
-        ServedModel(
+        SourcedModel(
             name=bundle.name,
             digest=bundle.digest,
             is_default=bundle is bundles[0],
@@ -39,6 +50,7 @@ def served_models(context: Context) -> list[ServedModel]:
             has_prior=bundle.prior is not None,
             metrics=dict(bundle.metrics),
             provenance=dict(bundle.provenance),
+            source=bundle.source,
         )
         for bundle in bundles
     ]

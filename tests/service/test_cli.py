@@ -23,6 +23,7 @@ from service.cli import main
 from service.cli.completion import completion
 from service.cli.in_process import in_process
 from service.cli.load import Load, Outcome, Summary
+from service.cli.program import program
 from service.cli.progress import ProgressLine
 from service.cli.target import LOCAL_URL, local_settings
 from service.client import Client, OverloadedError, Progress, UnreachableError, calls
@@ -74,6 +75,10 @@ def assert_same(one: Any, other: Any) -> None:
         ["encode", "{folder}", "--maps"],
         ["generate", "-n", "2", "--steps", "3", "-e", "3=max", "--sampler", "dpmpp_2m"],
         ["edit", "{folder}/a.png", "-e", "21=max", "--steps", "3", "--rounds", "1", "-o", "{folder}/out.png"],
+        ["locate", "{folder}", "--maps", "-p", "3"],
+        ["extrapolate", "3", "{folder}/a.png", "--values", "1,2", "--steps", "2", "-o", "{folder}/out.png"],
+        ["interpolate", "{folder}/a.png", "{folder}/b.png", "-n", "3", "--steps", "2"],
+        ["prototypes"],
         ["visualize", "21", "--image", "{folder}/a.png", "--steps", "2"],
         ["trace", "--steps", "3", "--image", "{folder}/a.png"],
         ["diagnose", "-p", "3", "--num-samples", "6", "--steps", "1"],
@@ -188,8 +193,7 @@ def test_refused_busy_and_late_have_statuses_of_their_own(
 
 
 def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("serve", "encode", "generate", "edit", "visualize", "trace", "diagnose", "models", "bench")
-    for name in (*names, "completion"):
+    for name in program.commands:
         assert main([name, "--help"]) == 0
         assert f"Usage: patronus {name}" in capsys.readouterr().out
     for shell in completion.params[0].type.choices:  # type: ignore[attr-defined]
