@@ -77,7 +77,9 @@ def open_runner(bundle: Bundle, settings: Settings) -> Runner:
         return TorchRunner(
             bundle, device=settings.device, precision=settings.precision, max_batch=settings.max_batch
         )
-    return OnnxRunner(bundle, device=settings.device, max_batch=settings.max_batch)
+    return OnnxRunner(
+        bundle, device=settings.device, max_batch=settings.max_batch, num_threads=settings.num_threads
+    )
 
 
 def load_bundles(settings: Settings) -> list[Bundle]:
@@ -103,6 +105,8 @@ def open_store(settings: Settings) -> Store:
 
 def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> FastAPI:
     """The application over the bundles that the settings name; `state.drain` ends its taking requests.
+
+    `state.engine` is for whoever watches over the process from inside.
 
     Raises BundleError, DeviceError or SettingsError.
     """
@@ -148,7 +152,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
         for bundle, runner, core in zip(bundles, runners, cores, strict=True):
             runner.warm_up()
             if settings.tune_batch == "auto":
-                core.limit_batch(batch_limit(runner, bundle.digest, limits))
+                core.limit_batch(batch_limit(runner, bundle.digest, limits, num_threads=settings.num_threads))
         async with engine:
             for bundle, runner in zip(bundles, runners, strict=True):
                 log.info("serving %s (%s) with %s", bundle.name, bundle.digest[:12], runner.backend)
@@ -162,6 +166,7 @@ def create_app(settings: Settings, make_runner: RunnerFactory = open_runner) -> 
         lifespan=lifespan,
     )
     app.state.drain = drain = Drain()
+    app.state.engine = engine
     _add_middleware(app, settings, metrics, drain)
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))
