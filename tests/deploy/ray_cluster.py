@@ -1,14 +1,16 @@
-"""`python -m tests.deploy.ray_cluster`: a Ray cluster of one machine for tests, told by lines of JSON what to do.
+"""`python -m tests.deploy.ray_cluster DIRECTORY`: a Ray cluster of one machine, for tests.
 
-It takes Serve configs on stdin, as `serve deploy` does, and ends with it; each line is answered by one:
+It does what lines of JSON on stdin tell, answers each with a line, and ends with its stdin:
 
-    {"deploy": CONFIG}   null, once the config is taken
+    {"deploy": CONFIG}   as `serve deploy`; null, once the config is taken
     {"details": null}    the pids and states of replicas, and the application's status and message
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 import warnings
 from typing import Any
@@ -25,12 +27,14 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 def main() -> int:
     directory = sys.argv[1]
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Ray has things to print
     ray.init(
         num_cpus=4,  # for Ray to count with; the machine has what it has
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         namespace="serve",
         _temp_dir=directory,
     )
@@ -46,9 +50,9 @@ def main() -> int:
                 answer = None
             else:
                 answer = details(client)
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(answer), file=answers, flush=True)
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
     return 0
 
@@ -57,7 +61,7 @@ def details(client: Any) -> dict[str, Any]:
     """Of the only application."""
     [application] = client.get_serve_details()["applications"].values()
     replicas = [
-        {"pid": replica["pid"], "state": str(replica["state"]), "id": replica["replica_id"]}
+        {"pid": replica.get("pid"), "state": str(replica["state"]), "id": replica["replica_id"]}
         for deployment in application["deployments"].values()
         for replica in deployment["replicas"]
     ]
