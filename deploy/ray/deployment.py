@@ -22,6 +22,7 @@ from ray import serve
 
 from deploy.ray.leaving_clients import LeavingClients
 from deploy.ray.scrape_port import scrape_port
+from deploy.ray.scrape_targets import announced, cluster_targets
 from service.__main__ import SWITCH_INTERVAL_S
 from service.app import create_app
 from service.logs import set_up_logs
@@ -30,7 +31,6 @@ from service.settings import Settings
 
 AFTER_DEADLINE_S = 10.0
 """A replica that goes waits so much longer than its last request may take."""
-ASK_REPLICAS_S = 5.0
 
 
 class Arguments(BaseModel):
@@ -68,7 +68,6 @@ class Patronus:
     def __init__(self, arguments: Arguments) -> None:
         first, last = arguments.scrape_ports
         self._scrape_ports = range(first, last + 1)
-        self._scrape_address = ""
         self._app: FastAPI | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -78,14 +77,18 @@ class Patronus:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._app = app = create_app(settings)
         app.add_middleware(LeavingClients)
-        app.add_api_route("/metrics/targets", scrape_targets, include_in_schema=False)
+        app.add_api_route("/metrics/targets", answer_targets, include_in_schema=False)
         run = app.router.lifespan_context
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
             host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            async with run(app) as state, scrape_port(app, host, self._scrape_ports) as address:
-                self._scrape_address = address
+            replica = serve.get_replica_context().replica_id.unique_id
+            async with (
+                run(app) as state,
+                scrape_port(app, host, self._scrape_ports) as address,
+                announced(replica, address),
+            ):
                 yield state
 
         app.router.lifespan_context = lifespan
@@ -98,20 +101,10 @@ class Patronus:
         if reason is not None:
             raise DeadEngineError(reason)
 
-    async def scrape_target(self) -> dict[str, Any]:
-        """Where this replica is scraped, as Prometheus' HTTP service discovery has it."""
-        replica = serve.get_replica_context().replica_id.unique_id
-        return {"targets": [self._scrape_address], "labels": {"__meta_patronus_replica": replica}}
 
-
-async def scrape_targets() -> JSONResponse:
-    """Every replica that runs, for `http_sd_configs`; behind the keys, where there are any."""
-    name = serve.get_replica_context()
-    replicas = serve.get_deployment_handle(name.deployment, name.app_name)
-    found = await replicas.broadcast("scrape_target").results_async(
-        timeout_s=ASK_REPLICAS_S, return_exceptions=True
-    )
-    return JSONResponse([target for target in found if isinstance(target, dict)])
+async def answer_targets() -> JSONResponse:
+    """Every replica there is, for `http_sd_configs`; behind the keys, where there are any."""
+    return JSONResponse(await cluster_targets())
 
 
 def own_share(settings: Settings) -> Settings:

@@ -111,11 +111,13 @@ class RayProcess:
         self.until(lambda: len(self.scrape_addresses()) == num_replicas)
 
     def scrape_addresses(self) -> dict[str, str]:
-        """By replica."""
+        """Of replicas that run, by replica."""
         response = httpx.get(f"{self.url}/metrics/targets", timeout=30.0)
         if response.status_code != 200:
             return {}
-        return {one["labels"]["__meta_patronus_replica"]: one["targets"][0] for one in response.json()}
+        found = {one["labels"]["__meta_patronus_replica"]: one["targets"][0] for one in response.json()}
+        running = {replica.id for replica in self.replicas()}
+        return {replica: address for replica, address in found.items() if replica in running}
 
     def metric(self, line_start: str) -> dict[str, float]:
         """By replica, the sum of the samples whose lines begin so."""
