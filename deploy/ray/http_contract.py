@@ -49,8 +49,9 @@ class HttpContract:
         if scope["type"] != "http" or scope["path"].startswith(RAYS_OWN):
             await self._app(scope, receive, send)
             return
-        headers = MutableHeaders(scope=scope)
-        name = headers["X-Request-ID"] = id_for(scope)
+        name = id_for(scope)
+        headers = MutableHeaders(scope=scope)  # after all reading, which puts a copy into the scope
+        headers["X-Request-ID"] = name
         for hint in HINTS:
             del headers[hint]
         answer = _Answer(send, name)

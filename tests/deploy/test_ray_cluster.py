@@ -195,7 +195,7 @@ def test_replica_that_goes_answers_those_it_has(cluster: RayProcess) -> None:
     cluster.deploy(num_replicas=2)
     cluster.until_running(2)
     answers: list[httpx.Response] = []
-    body = {"steps": 500, "num_images": 2, "seed": 3}
+    body = {"steps": 300, "num_images": 2, "seed": 3}
     asking = Thread(target=lambda: answers.extend(asyncio.run(generate_at_once(cluster.url, 8, body))))
     asking.start()
     cluster.until(lambda: all(cluster.metric(ACTIVE).values()))
@@ -228,7 +228,8 @@ def test_no_request_is_lost_to_a_replica_that_is_killed(cluster: RayProcess) -> 
     cluster.deploy(num_replicas=2)
     cluster.until_running(2)
     unlucky: list[httpx.Response] = []
-    asking = Thread(target=lambda: unlucky.extend(asyncio.run(generate_at_once(cluster.url, 6, LONG))))
+    body = {"steps": 400, "num_images": 2}
+    asking = Thread(target=lambda: unlucky.extend(asyncio.run(generate_at_once(cluster.url, 6, body))))
     asking.start()
     cluster.until(lambda: any(cluster.metric(ACTIVE).values()))
     active = cluster.metric(ACTIVE)
