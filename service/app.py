@@ -89,7 +89,9 @@ def open_runner(bundle: Bundle, settings: Settings) -> Runner:
         return TorchRunner(
             bundle, device=settings.device, precision=settings.precision, max_batch=settings.max_batch
         )
-    return OnnxRunner(bundle, device=settings.device, max_batch=settings.max_batch)
+    return OnnxRunner(
+        bundle, device=settings.device, max_batch=settings.max_batch, num_threads=settings.num_threads
+    )
 
 
 def load_bundles(settings: Settings) -> list[Bundle]:
@@ -142,6 +144,8 @@ def create_app(
 ) -> FastAPI:
     """The application over the bundles that the settings name; `state.drain` ends its taking requests.
 
+    `state.engine` is for whoever watches over the process from inside.
+
     Raises BundleError, DeviceError or SettingsError.
     """
     tracing = make_tracing(settings)
@@ -188,7 +192,7 @@ def create_app(
         for bundle, runner, core in zip(bundles, runners, cores, strict=True):
             runner.warm_up()
             if settings.tune_batch == "auto":
-                core.limit_batch(batch_limit(runner, bundle.digest, limits))
+                core.limit_batch(batch_limit(runner, bundle.digest, limits, num_threads=settings.num_threads))
         async with tracing or nullcontext(), engine:
             for bundle, runner in zip(bundles, runners, strict=True):
                 log.info(
@@ -209,6 +213,7 @@ def create_app(
         telemetry=NO_TELEMETRY,  # a version of FastAPI that has none takes no notice
     )
     app.state.drain = drain = Drain()
+    app.state.engine = engine
     _add_middleware(app, settings, metrics, drain, tracing)
     app.add_exception_handler(HTTPException, _http_problem)
     app.include_router(encode_router(context))

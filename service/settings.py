@@ -48,7 +48,8 @@ class Settings:
     bundle: comma-separated directories, or addresses hf://organisation/name[@revision] of the Hugging Face
     hub, the default model first; backend: auto is onnx; precision: of the
     denoiser under the torch backend, auto being bf16 on a GPU that has it and fp32 elsewhere; max_batch:
-    rows in one network call; max_queue: samples that may wait; max_steps, max_images: per request;
+    rows in one network call; num_threads: of one call on the CPU, 0 for one on each core; max_queue:
+    samples that may wait; max_steps, max_images: per request;
     max_body_bytes, max_bodies_bytes: of a request, of all that run; max_pixels: width x height of one
     uploaded picture; request_timeout_s: after which a request is given up with 504; api_keys:
     comma-separated, none means open; drain_timeout_s: for running requests after SIGTERM; rate_limit:
@@ -73,6 +74,7 @@ class Settings:
     cache_ttl_s: int = 24 * 3600
     cache_timeout_ms: int = 50
     max_batch: int = 32
+    num_threads: int = 0
     max_queue: int = 1024
     max_steps: int = 1000
     max_images: int = 64
@@ -262,6 +264,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cache_ttl_s": (1, 10**8),
     "cache_timeout_ms": (1, 60_000),
     "max_batch": (1, 4096),
+    "num_threads": (0, 1024),
     "max_queue": (1, 10**6),
     "max_steps": (1, 100_000),
     "max_images": (1, 4096),

@@ -26,9 +26,13 @@ REPEATS = 3
 """Calls of each size; the fastest counts."""
 
 
-def batch_limit(runner: Runner, bundle_digest: str, limits: BatchLimits) -> int:
-    """The limit that is known for this bundle on this device, or else measured now and kept."""
-    key = f"{bundle_digest} on {runner.backend}, {os.cpu_count()} cores, up to {runner.max_batch}"
+def batch_limit(runner: Runner, bundle_digest: str, limits: BatchLimits, *, num_threads: int = 0) -> int:
+    """The limit that is known for this bundle on this device, or else measured now and kept.
+
+    `num_threads`: that the runner was given; 0: one for each core.
+    """
+    cores = num_threads or os.cpu_count()
+    key = f"{bundle_digest} on {runner.backend}, {cores} cores, up to {runner.max_batch}"
     known = limits.get(key)
     if known is not None and 1 <= known <= runner.max_batch:
         return known

@@ -23,8 +23,7 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
-        name = sent if _ACCEPTED.fullmatch(sent) else uuid.uuid4().hex
+        name = id_for(scope)
         # Not reset afterwards: every request runs in a task of its own, and what the server below logs
         # about it still carries its id.
         request_id.set(name)
@@ -35,3 +34,9 @@ class RequestId:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+def id_for(scope: Scope) -> str:
+    """The caller's X-Request-ID where it is one that can be answered with, else a new one."""
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if _ACCEPTED.fullmatch(sent) else uuid.uuid4().hex

@@ -72,6 +72,15 @@ def test_limit_is_measured_once_for_each_bundle(tmp_path: Path) -> None:
     assert runner.calls > calls
 
 
+def test_limit_is_measured_again_for_another_number_of_threads(tmp_path: Path) -> None:
+    limits = BatchLimits(tmp_path / "limits.json")
+    runner = BucketRunner(max_batch=8, parallel=4)
+    batch_limit(runner, "digest", limits, num_threads=1)
+    calls = runner.calls
+    batch_limit(runner, "digest", limits, num_threads=2)
+    assert runner.calls > calls
+
+
 def test_limit_is_measured_again_for_another_largest_batch(tmp_path: Path) -> None:
     limits = BatchLimits(tmp_path / "limits.json")
     batch_limit(BucketRunner(max_batch=8, parallel=100), "digest", limits)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import pytest
 from model.bundle import DENOISER, ENCODER, MANIFEST, Bundle, BundleError
 from model.samplers import SamplerTable, ddim, ddim_inversion, ddpm, dpmpp_2m
 from model.schedule import NoiseSchedule
+from service.app import open_runner
 from service.engine.buckets import bucket_sizes
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Ticket
 from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import DeviceError, OnnxRunner
 from service.engine.runner import StepInputs
+from service.settings import Settings
 
 Float32 = npt.NDArray[np.float32]
 
@@ -197,6 +201,18 @@ def test_device_auto_takes_what_there_is(bundle: Bundle) -> None:
     backend = OnnxRunner(bundle, device="auto", max_batch=1, num_threads=1).backend
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     assert ("CUDA" if has_cuda else "CPU") in backend
+
+
+def test_calls_have_the_threads_that_settings_allow(bundle: Bundle) -> None:
+    def new_threads(num_threads: int) -> int:
+        before = len(os.listdir("/proc/self/task"))
+        runner = open_runner(bundle, replace(Settings(), num_threads=num_threads, max_batch=1))
+        assert runner.max_batch == 1  # and lives until they are counted
+        return len(os.listdir("/proc/self/task")) - before
+
+    num_graphs = 2 if bundle.prior is None else 3
+    assert new_threads(1) == 0
+    assert new_threads(3) == 2 * num_graphs
 
 
 def with_files(directory: Path, files: dict[str, bytes]) -> Bundle:
