@@ -1,0 +1,2 @@
+import { element } from "../dom.js";
+export function compareView(tools) { return element("section"); }
