@@ -203,6 +203,12 @@ export class Session {
     return isAsked ? calls.change(model, source, edits, settings) : null;
   }
 
+  /** What a picture alone stands for: its activations. */
+  plainCall() {
+    const { model, source } = this.state;
+    return calls.encode(model, source);
+  }
+
   /** Send the present edits once they have rested; what runs for older ones is given up at once. */
   #changeSoon(milliseconds) {
     clearTimeout(this.#settling);
