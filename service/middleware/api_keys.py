@@ -17,7 +17,7 @@ FINGERPRINT_DIGITS = 8
 
 
 class ApiKeys:
-    """Requires one of `keys` as a bearer token or X-API-Key, except on health, readiness, metrics and the studio's files.
+    """Requires one of `keys` as a bearer token or X-API-Key, except on open paths (`is_open`).
 
     Names the client in `scope["state"]["client"]`: by its key's fingerprint, or without a valid key
     by its address. The key itself goes nowhere. `refused` hears of every 401, as `key`.

@@ -68,7 +68,7 @@ def studio_router() -> APIRouter:
 
     @router.get("/")
     async def page(request: Request) -> Response:
-        """The page, for whoever names text/html in Accept, as browsers do; for others the API's description."""
+        """The page, for whoever accepts text/html, as browsers do; for others the API's description."""
         response = _sent(request, files, PAGE) if accepts(request, "text/html") else RedirectResponse("/docs")
         response.headers["Vary"] = "Accept"
         return response

@@ -3,9 +3,9 @@
 import { element } from "../dom.js";
 
 const STEPS = [
-  ["edited", "Move a slider: the picture is denoised anew with that prototype changed."],
-  ["located", "Hover over a prototype, or focus it: the heat map shows where it acts."],
-  ["coupled", "See what else changed below the pictures, and press Measure: is it a coupling?"],
+  ["edited", "Move a slider: the picture is made anew with that prototype changed."],
+  ["located", "Hover over a prototype: see where it acts, and below when."],
+  ["coupled", "Under What else changed, press Measure: is it a coupling?"],
 ];
 
 /** @param {import("../session.js").Session} session */

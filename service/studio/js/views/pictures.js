@@ -3,6 +3,7 @@
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
 import { changes } from "../side_effects.js";
+import { place } from "./boxed_picture.js";
 import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 
 const SHOWN_SIDE_EFFECTS = 4;
@@ -67,7 +68,7 @@ export function pictures({ session, showCode }) {
     if (focus === null || source === null) {
       locator.stop();
       original.heat(null);
-      edited.heat(null);
+      edited.box(null);
       where.textContent = "";
       return;
     }
@@ -79,7 +80,7 @@ export function pictures({ session, showCode }) {
       return;
     }
     original.heat(pngUrl(found.original.overlay));
-    edited.heat(found.edited === null ? null : pngUrl(found.edited.overlay));
+    edited.box(found.edited === null ? null : found.edited.box, shapeOf(session.state)); // heat would hide the edit
     where.textContent = whereText(prototypes[focus], found);
     session.hasDone("located");
   });
@@ -89,11 +90,12 @@ export function pictures({ session, showCode }) {
 function frame(title) {
   const picture = pixelImage(null, "");
   const heat = pixelImage(null, "", { class: "pixels heat" });
+  const mark = element("span", { class: "box", hidden: true });
   const note = element("div", { class: "frame-note" });
   const grid = element("div", { class: "several", hidden: true });
   const name = element("strong", {}, title);
   const caption = element("span", { class: "muted" });
-  const box = element("div", { class: "frame" }, picture, grid, heat, note);
+  const box = element("div", { class: "frame" }, picture, grid, heat, mark, note);
   const figure = element("figure", {}, box, element("figcaption", {}, name, element("br"), caption));
   return {
     figure,
@@ -109,11 +111,19 @@ function frame(title) {
     },
     note: (text) => (note.textContent = text),
     live: (isLive) => box.classList.toggle("is-live", isLive),
+    box: (box, [, height, width] = []) => {
+      mark.hidden = box === null;
+      if (box !== null) place(mark, box, height, width);
+    },
     heat: (url) => {
       heat.classList.toggle("is-shown", url !== null);
       if (url !== null) heat.src = url;
     },
   };
+}
+
+function shapeOf({ models, model }) {
+  return models.find(({ name }) => name === model).image_shape;
 }
 
 function originText(origin) {
