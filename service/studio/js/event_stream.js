@@ -14,10 +14,14 @@ export class ConnectionLost extends Error {}
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  let isOver = false;
   try {
     for (;;) {
       const { done, value } = await unlessSilent(reader.read());
-      if (done) return;
+      if (done) {
+        isOver = true;
+        return;
+      }
       text += value;
       const blocks = text.split("\n\n");
       text = blocks.pop();
@@ -27,7 +31,7 @@ export async function* events(response) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // what is left of a stream that broke off is of no use
+    if (!isOver) reader.cancel().catch(() => {}); // a stream that broke off cannot be cancelled either
   }
 }
 

@@ -84,10 +84,15 @@ export function diagnoseView({ session, showCode }) {
       made = call;
       code.hidden = false;
       report.hidden = false;
-      results.replaceChildren(...contents(response, session.state));
+      results.replaceChildren(...contents(response, session.state, diagnoseAll));
       if (response.num_established > 0) session.hasDone("coupled");
       return `Done in ${response.total_s.toFixed(1)} s.`;
     });
+  }
+
+  function diagnoseAll() {
+    choice.querySelector("select").value = which = "all";
+    run();
   }
 
   function save() {
@@ -108,13 +113,20 @@ function numberField(text, usual, min, max) {
   };
 }
 
-function contents(response, { prototypes, models, model }) {
+function contents(response, { prototypes, models, model }, diagnoseAll) {
   const shape = models.find(({ name }) => name === model).image_shape;
   const { num_pairs, num_established, num_samples, couplings, attributes } = response;
   const silent = response.interventions.filter(({ responds }) => !responds).map(({ prototype }) => nameOf(prototypes[prototype]));
   const found = [...couplings].map((coupling) => ({ ...coupling, effected: prototypes[coupling.affected] }));
   return [
-    element("p", {}, `${num_established} of ${num_pairs} pairs are coupled beyond chance, in ${num_samples} samples.`),
+    element(
+      "p",
+      {},
+      num_established === 0
+        ? `None of ${num_pairs} pairs is coupled beyond chance in ${num_samples} samples: more samples see smaller effects. `
+        : `${num_established} of ${num_pairs} pairs are coupled beyond chance, in ${num_samples} samples.`,
+      num_established === 0 && response.interventions.length < prototypes.length ? element("button", { type: "button", onclick: diagnoseAll }, "Diagnose all prototypes") : null,
+    ),
     ...(silent.length > 0 ? [element("p", { class: "muted" }, `Hardly responds itself: ${silent.join(", ")}.`)] : []),
     found.length === 0 ? element("p", { class: "empty" }, "No pair to rank.") : couplingsTable("Couplings of prototypes, ranked", found, prototypes, shape),
     ...(attributes === null || attributes.couplings.length === 0

@@ -20,7 +20,7 @@ export function pictures({ session, showCode }) {
   const code = element("button", { type: "button", class: "primary", onclick: () => showCode() }, "Export");
   const panel = element(
     "section",
-    { class: "panel", "aria-labelledby": "pictures-title" },
+    { class: "panel pictures-panel", "aria-labelledby": "pictures-title" },
     element(
       "div",
       { class: "panel-head" },
