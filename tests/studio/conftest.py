@@ -36,10 +36,10 @@ class Watched:
 
     url: str
     faults: list[str] = field(default_factory=list)
-    expected_statuses: set[int] = field(default_factory=set)
+    expected: tuple[str, ...] = ()
 
     def console(self, message: ConsoleMessage) -> None:
-        is_expected = any(f"status of {status}" in message.text for status in self.expected_statuses)
+        is_expected = any(text in message.text for text in self.expected)
         if message.type in ("error", "warning") and not is_expected:
             self.faults.append(message.text)
 
@@ -77,7 +77,7 @@ def studio_url(studio_settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
-    """Opens the studio: open_studio(hash, url=…, size=…, theme=…, expected_statuses=…)."""
+    """Opens the studio: open_studio(hash, url=…, size=…, theme=…, expected=…), the last what the console may say.."""
     contexts, watchers = [], []
 
     def open_page(
@@ -86,7 +86,7 @@ def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
         url: str = studio_url,
         size: tuple[int, int] = DESKTOP,
         theme: str = "light",
-        expected_statuses: tuple[int, ...] = (),
+        expected: tuple[str, ...] = (),
     ) -> Page:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]},
@@ -96,7 +96,7 @@ def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
-        watched = Watched(url, expected_statuses=set(expected_statuses))
+        watched = Watched(url, expected=expected)
         watchers.append(watched)
         page.on("console", watched.console)
         page.on("pageerror", lambda error: watched.faults.append(str(error)))
@@ -118,8 +118,11 @@ class GatedRunner(FakeRunner):
         super().__init__(bundle.config, max_batch=1, has_prior=bundle.prior is not None)
         self.gate = threading.Event()
         self.gate.set()
+        self.is_held = threading.Event()
 
     def denoise_step(self, inputs: StepInputs) -> StepOutputs:
+        if not self.gate.is_set():
+            self.is_held.set()
         assert self.gate.wait(30)
         return super().denoise_step(inputs)
 

@@ -48,7 +48,7 @@ export function pngUrl(base64) {
 
 /** Labelled options of a select; `options` are [value, text]. */
 export function select(label, options, value, onchange, attributes = {}) {
-  const field = element("select", { onchange: () => onchange(field.value), ...attributes });
+  const field = element("select", { "aria-label": label, onchange: () => onchange(field.value), ...attributes });
   field.append(...options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
   return element("label", { class: "field" }, element("span", {}, label), field);
 }
