@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from model.bundle import Bundle
 from service.engine.fake_runner import FakeRunner
@@ -55,6 +55,7 @@ OpenStudio = Callable[..., Page]
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: the project's set-up installs it (see CONTRIBUTING.md)")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         yield browser
@@ -77,7 +78,7 @@ def studio_url(studio_settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
-    """Opens the studio: open_studio(hash, url=…, size=…, theme=…, expected=…), the last what the console may say.."""
+    """Opens the studio: open_studio(hash, url=…, size=…, theme=…, expected=…); the console may say the latter."""
     contexts, watchers = [], []
 
     def open_page(

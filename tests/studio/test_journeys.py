@@ -32,6 +32,7 @@ def edited_picture(page: Page) -> str:
 
 
 def raise_prototype(page: Page, prototype: int) -> None:
+    expect(slider(page, prototype)).to_be_visible()
     slider(page, prototype).focus()
     page.keyboard.press("End")
     is_done(page)
@@ -97,7 +98,8 @@ def test_picture_comes_from_a_file_the_prior_or_the_clipboard(open_studio: OpenS
             const file = await (await fetch("/references/6")).blob();
             const dataTransfer = new DataTransfer();
             dataTransfer.items.add(new File([file], "dropped.png", { type: "image/png" }));
-            document.querySelector(".source-panel").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+            const drop = new DragEvent("drop", { dataTransfer, bubbles: true });
+            document.querySelector(".source-panel").dispatchEvent(drop);
         }"""
     )
     expect(page.locator(".pictures")).to_contain_text("dropped.png")
@@ -117,7 +119,7 @@ def test_file_that_is_no_picture_is_refused_in_a_sentence(open_studio: OpenStudi
 def test_model_picker_opens_the_other_model(open_studio: OpenStudio) -> None:
     page = open_studio()
     expect(page.locator(".bar")).to_have_count(30)
-    page.get_by_label("Model").select_option("cartoon-faces")
+    page.get_by_label("Model", exact=True).select_option("cartoon-faces")
     expect(page.locator(".bar")).to_have_count(48)
     raise_prototype(page, 30)
     assert "model=cartoon-faces" in page.url

@@ -36,7 +36,7 @@ export function pageControls({ session }, askForKey) {
 }
 
 function modelPicker(session) {
-  const field = element("select", { id: "model", onchange: () => session.openModel(field.value) });
+  const field = element("select", { id: "model", "aria-label": "Model", onchange: () => session.openModel(field.value) });
   session.store.follow(["models", "model"], ({ models, model }) => {
     field.replaceChildren(...models.map(({ name }) => element("option", { value: name, selected: name === model }, name)));
     field.disabled = models.length === 0;
