@@ -78,7 +78,7 @@ def studio_url(studio_settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
-    """Opens the studio: open_studio(hash, url=…, size=…, theme=…, expected=…); the console may say the latter."""
+    """Opens the studio; `expected`: parts of what the console may say."""
     contexts, watchers = [], []
 
     def open_page(
