@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -55,6 +54,8 @@ from service.routes.locate import locate_router
 from service.routes.models import models_router, served_models
 from service.routes.openapi import describe
 from service.routes.prototypes import prototypes_router
+from service.routes.references import references_router
+from service.routes.studio import studio_router
 from service.routes.trace import trace_router
 from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
@@ -225,10 +226,11 @@ def create_app(
     app.include_router(locate_router(context))
     app.include_router(diagnose_router(context))
     app.include_router(prototypes_router(context))
+    app.include_router(references_router(context))
     app.include_router(models_router(context))
     app.include_router(health_router(context, drain, _version(context, runners[0].backend)))
     app.include_router(inference_router(context, drain, program_version()))
-    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    app.include_router(studio_router())
     describe(app, needs_key=bool(settings.api_keys))
     return app
 

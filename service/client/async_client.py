@@ -121,6 +121,10 @@ class AsyncClient:
         """One prototype by index or name, with its nearest training patches."""
         return await self.send(calls.prototype(which, **options))
 
+    async def references(self, **options: Unpack[calls.Common]) -> results.References:
+        """The test images that the model's bundle keeps: pictures to try things on."""
+        return await self.send(calls.references(**options))
+
     async def models(self) -> results.Models:
         """The models that are served, the default first."""
         return await self.send(calls.models())

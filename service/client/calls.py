@@ -237,6 +237,10 @@ def rename(which: int | str, name: str | None, **options: Unpack[Common]) -> Cal
     return dataclasses.replace(call, method="PUT", fields={"name": name})
 
 
+def references(**options: Unpack[Common]) -> Call[results.References]:
+    return _get("/references", results.References, options)
+
+
 def models() -> Call[results.Models]:
     return _get("/models", results.Models)
 

@@ -127,6 +127,10 @@ class Client:
         """One prototype by index or name, with its nearest training patches."""
         return self.send(calls.prototype(which, **options))
 
+    def references(self, **options: Unpack[calls.Common]) -> results.References:
+        """The test images that the model's bundle keeps: pictures to try things on."""
+        return self.send(calls.references(**options))
+
     def models(self) -> results.Models:
         """The models that are served, the default first."""
         return self.send(calls.models())

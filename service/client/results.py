@@ -479,6 +479,14 @@ class ServedModel(Model):
 
 
 @dataclass(frozen=True)
+class References:
+    """Test images that the bundle keeps, in the model's own size."""
+
+    model: Model
+    images: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
 class Models:
     models: tuple[ServedModel, ...]
 

@@ -7,5 +7,13 @@ CORS where it is set, LastResort, DrainGate, ApiKeys, ClientLimits, BodyLimit.
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Answered without a key and without limits: what watches the service has neither."""
 
+STUDIO_PATH = "/studio/"
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is answered without a key and without limits: probes, and the studio's static files."""
+    return path in OPEN_PATHS or path == "/" or path.startswith(STUDIO_PATH)
+
+
 CLIENT_CLOSED_REQUEST = 499
 """What the log says of a client that left before its answer; nginx's number."""

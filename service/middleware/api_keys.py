@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.middleware import OPEN_PATHS
+from service.middleware import is_open
 from service.problems import problem
 
 FINGERPRINT_DIGITS = 8
 
 
 class ApiKeys:
-    """Requires one of `keys` as a bearer token or X-API-Key, except on health, readiness and metrics.
+    """Requires one of `keys` as a bearer token or X-API-Key, except on open paths (`is_open`).
 
     Names the client in `scope["state"]["client"]`: by its key's fingerprint, or without a valid key
     by its address. The key itself goes nowhere. `refused` hears of every 401, as `key`.
@@ -36,7 +36,7 @@ class ApiKeys:
             return
         state = scope.setdefault("state", {})
         state["client"] = address_of(scope)
-        if self._keys and scope["path"] not in OPEN_PATHS:
+        if self._keys and not is_open(scope["path"]):
             known = self._holder(_given(Headers(scope=scope)))
             if known is None:
                 self._refused("key")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.budget import Budget
-from service.middleware import OPEN_PATHS
+from service.middleware import is_open
 from service.problems import problem
 from service.rate_limit import RateLimiter
 
@@ -35,7 +35,7 @@ class ClientLimits:
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         client = scope["state"]["client"]

@@ -591,6 +591,13 @@ class PrototypesResponse(BaseModel):
     attributes: list[AttributeModel] | None
 
 
+class ReferencesResponse(BaseModel):
+    """Test images that the bundle keeps, in the model's own size; none in one that came without data."""
+
+    model: ModelInfo
+    images: list[str]
+
+
 class PrototypeEffect(BaseModel):
     """How `prototype` changes, re-encoded, when another one goes from its 0.01 to its 0.99 quantile in the
     same samples: the mean and its standard error, in standard deviations over the training data."""

@@ -1,0 +1,134 @@
+/**
+ * Every request that the page makes, as a value: `api` sends it, and `code_export` shows it.
+ * @typedef {{method: string, path: string, query?: Record<string, string>, body?: Record<string, any>}} Call
+ * @typedef {{kind: "reference", index: number} | {kind: "sample", seed: number} | {kind: "upload", name: string}} Origin
+ * @typedef {{origin: Origin, base64: string|null, url: string, imageId: string|null}} Source
+ */
+
+import { toApi } from "./edits.js";
+
+const INLINE_CHARACTERS = 100_000;
+/** Larger pictures are sent once, and named by their image_id from then on. */
+
+/**
+ * What the studio asks for beside the edits. method: keep the picture (/edit), or sample anew under its
+ * activations (/generate).
+ */
+export const DEFAULT_SETTINGS = Object.freeze({
+  method: "edit",
+  steps: 20,
+  extrapolate: false,
+  decouple: false,
+  start: "full",
+  preserve: "none",
+  inversion: "ddim",
+  rounds: 4,
+  sampler: "ddim",
+  seed: 0,
+  num_images: 1,
+  x_T: "random",
+});
+
+const get = (path, query) => ({ method: "GET", path, ...(query && { query }) });
+const post = (path, body) => ({ method: "POST", path, body });
+
+export const models = () => get("/models");
+export const prototypes = (model) => get("/prototypes", { model });
+export const prototype = (model, index) => get(`/prototypes/${index}`, { model });
+export const references = (model) => get("/references", { model });
+
+/** @returns {Call} */
+export function rename(model, index, name) {
+  return { method: "PUT", path: `/prototypes/${index}`, query: { model }, body: { name } };
+}
+
+/** A picture from the latent prior. */
+export function samplePrior(model, seed) {
+  return post("/generate", { model, seed, steps: DEFAULT_SETTINGS.steps, preview_every: 2 });
+}
+
+/** @param {Source} source */
+export function encode(model, source) {
+  return post("/encode", { model, image: source.base64 });
+}
+
+/** @param {string[]} images base64 */
+export function encodeAll(model, images) {
+  return post("/encode", { model, images });
+}
+
+/** Where prototypes are in a picture. @param {Record<string, string>} picture {image} or {image_id} */
+export function locate(model, picture, indices) {
+  return post("/locate", { model, ...picture, prototypes: indices });
+}
+
+/** The picture of a source, as a request names it. @param {Source} source */
+export function pictureOf(source) {
+  const isSmall = source.base64 !== null && source.base64.length <= INLINE_CHARACTERS;
+  return isSmall ? { image: source.base64 } : { image_id: source.imageId };
+}
+
+/** What the studio's pictures come from: /edit or /generate. @returns {Call} */
+export function change(model, source, edits, settings) {
+  return settings.method === "edit" ? edit(model, source, edits, settings) : generate(model, source, edits, settings);
+}
+
+function edit(model, source, edits, settings) {
+  const { steps, start, inversion, rounds } = settings;
+  return post("/edit", {
+    model,
+    ...pictureOf(source),
+    edits: edits.map(toApi),
+    steps,
+    ...flags(settings),
+    ...(settings.preserve === "others" && { preserve: "others" }),
+    start,
+    inversion,
+    rounds,
+    preview_every: 2,
+  });
+}
+
+function generate(model, source, edits, settings) {
+  const { steps, sampler, seed, num_images, x_T } = settings;
+  return post("/generate", {
+    model,
+    ...pictureOf(source),
+    edits: edits.map(toApi),
+    steps,
+    ...flags(settings),
+    sampler,
+    seed,
+    num_images,
+    x_T,
+    preview_every: 2,
+  });
+}
+
+/** When prototypes appear on the way to the edited picture. */
+export function trace(model, source, edits, settings) {
+  const isEdit = settings.method === "edit";
+  return post("/trace", {
+    model,
+    ...pictureOf(source),
+    edits: edits.map(toApi),
+    steps: settings.steps,
+    ...flags(settings),
+    ...(isEdit ? {} : { sampler: settings.sampler, seed: settings.seed }),
+    x_T: isEdit ? "inverted" : settings.x_T,
+    num_previews: Math.min(settings.steps, 50),
+  });
+}
+
+export function visualize(model, indices, numSamples) {
+  return post("/visualize", { model, prototypes: indices, num_samples: numSamples });
+}
+
+/** @param {number[]|null} indices null: every prototype */
+export function diagnose(model, indices, numSamples, steps) {
+  return post("/diagnose", { model, ...(indices && { prototypes: indices }), num_samples: numSamples, steps });
+}
+
+function flags({ extrapolate, decouple }) {
+  return { ...(extrapolate && { extrapolate }), ...(decouple && { decouple }) };
+}

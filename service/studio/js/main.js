@@ -1,0 +1,82 @@
+/** Puts the page together, once. */
+
+import { Api } from "./api.js";
+import { element } from "./dom.js";
+import { initialState, Session } from "./session.js";
+import { Store } from "./store.js";
+import { fromHash, toHash } from "./url_hash.js";
+import { activationBars } from "./views/activation_bars.js";
+import { codeDialog } from "./views/code_dialog.js";
+import { compareView } from "./views/compare.js";
+import { diagnoseView } from "./views/diagnose.js";
+import { galleryView } from "./views/gallery.js";
+import { guide } from "./views/guide.js";
+import { keyDialog } from "./views/key_dialog.js";
+import { pageControls, viewButtons } from "./views/page_header.js";
+import { pictures } from "./views/pictures.js";
+import { prototypeDialog } from "./views/prototype_dialog.js";
+import { settingsForm } from "./views/settings_form.js";
+import { sourcePanel } from "./views/source_panel.js";
+import { timeline } from "./views/timeline.js";
+
+const store = new Store(initialState());
+const api = new Api({ onKeyNeeded: () => askForKey() });
+const session = new Session(api, store);
+
+const code = codeDialog(session);
+const details = prototypeDialog(session);
+const tools = { session, showCode: code.show, showDetails: details.show };
+const views = {
+  studio: element(
+    "div",
+    {},
+    guide(session),
+    element(
+      "div",
+      { class: "studio" },
+      sourcePanel(tools),
+      pictures(tools),
+      activationBars(tools),
+      element("div", { class: "stack" }, timeline(tools), settingsForm(tools)),
+    ),
+  ),
+  prototypes: galleryView(tools),
+  compare: compareView(tools),
+  diagnose: diagnoseView(tools),
+};
+
+const key = keyDialog(api, () => session.start(fromHash(location.hash)));
+function askForKey() {
+  key.show();
+}
+
+document.getElementById("views").append(viewButtons(session));
+document.getElementById("page-controls").append(...pageControls(tools, () => key.show()));
+document.getElementById("main").replaceChildren(session.loading.status.element, ...Object.values(views));
+document.body.append(code.element, details.element, key.element);
+
+store.follow(["view"], ({ view }) => {
+  for (const [name, node] of Object.entries(views)) node.hidden = name !== (view in views ? view : "studio");
+});
+
+let ownHash = "";
+store.follow(["model", "source", "edits", "settings", "view"], (state) => {
+  if (state.source === null) return; // not there yet: the link is still to be followed
+  ownHash = toHash(state);
+  history.replaceState(null, "", ownHash);
+});
+window.addEventListener("hashchange", () => {
+  if (location.hash !== ownHash) session.start(fromHash(location.hash));
+});
+
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target instanceof HTMLElement && event.target.matches("input:not([type=range]):not([type=checkbox]), textarea");
+  if (!(event.ctrlKey || event.metaKey) || isTyping) return;
+  const letter = event.key.toLowerCase();
+  if (letter !== "z" && letter !== "y") return;
+  event.preventDefault();
+  if (letter === "y" || event.shiftKey) session.redo();
+  else session.undo();
+});
+
+session.start(fromHash(location.hash));

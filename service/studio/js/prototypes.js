@@ -1,0 +1,62 @@
+/**
+ * Prototypes as the page speaks of them.
+ * @typedef {{index: number, name: string|null, statistics: {mean: number, std: number, min: number, max: number,
+ *   quantiles: Record<string, number>}|null, emergence_timestep: number|null, emergence_spread: number|null,
+ *   emergence_share: number|null, attributes: {name: string, auroc: number, sign: 1|-1}[]|null,
+ *   picture: string|null}} Prototype as GET /prototypes describes it
+ */
+
+import { EMPTY_IMAGE, pngUrl } from "./dom.js";
+
+/** The largest activation that there is: log((d + 1) / (d + 1e-4)) at d = 0. */
+const LARGEST_ACTIVATION = Math.log(1e4);
+const EXTRAPOLATED_STDS = 6;
+const TELLING_AUROC = 0.7;
+
+/** @param {Prototype} prototype */
+export function nameOf(prototype) {
+  return prototype.name ?? `Prototype ${prototype.index}`;
+}
+
+/** The number as well, where there is a name. @param {Prototype} prototype */
+export function fullNameOf(prototype) {
+  return prototype.name === null ? nameOf(prototype) : `${prototype.name} (prototype ${prototype.index})`;
+}
+
+/** @param {Prototype} prototype */
+export function pictureUrl(prototype) {
+  return prototype.picture === null ? EMPTY_IMAGE : pngUrl(prototype.picture);
+}
+
+/** What labels say of a prototype, or "". @param {Prototype} prototype */
+export function hintOf(prototype) {
+  const best = prototype.attributes?.[0];
+  return best === undefined || best.auroc < TELLING_AUROC ? "" : attributeText(best);
+}
+
+/** @param {{name: string, sign: 1|-1}} attribute */
+export function attributeText({ name, sign }) {
+  return `${sign === 1 ? "more with" : "less with"} ${name.replaceAll("_", " ")}`;
+}
+
+/** In standard deviations from the mean over the training data; null where nobody measured these. */
+export function standardised(prototype, activation) {
+  const { mean, std } = prototype.statistics ?? {};
+  return std > 0 ? (activation - mean) / std : null;
+}
+
+/** Where a slider may go: between the data's 0.01 and 0.99 quantiles, or beyond. @returns {[number, number]} */
+export function rangeOf(prototype, extrapolate) {
+  if (prototype.statistics === null) return [0, LARGEST_ACTIVATION];
+  const { mean, std, quantiles } = prototype.statistics;
+  if (!extrapolate) return [quantiles["0.01"], quantiles["0.99"]];
+  return [
+    Math.max(0, mean - EXTRAPOLATED_STDS * std),
+    Math.min(LARGEST_ACTIVATION, mean + EXTRAPOLATED_STDS * std),
+  ];
+}
+
+/** A number with its sign, as +1.4 or −0.3. */
+export function signed(value, digits = 1) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+}

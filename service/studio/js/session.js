@@ -1,0 +1,285 @@
+/**
+ * What a user can do, as verbs: each changes the store, and asks the service where it must.
+ * Views call these and follow the store; none of them sends a request that changes anything shown elsewhere.
+ */
+
+import * as calls from "./calls.js";
+import { editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
+import { History } from "./history.js";
+import { pngUrl } from "./dom.js";
+import { rangeOf } from "./prototypes.js";
+import { Task } from "./task.js";
+
+const SETTLE_MS = 140;
+/** How long a slider must rest before its edit is sent. */
+
+export function initialState() {
+  return {
+    models: [],
+    model: null, // its name
+    prototypes: [],
+    references: null, // base64 pictures; null before they are known
+    source: null, // see calls.js
+    activations: null, // s of the source
+    edits: [],
+    settings: calls.DEFAULT_SETTINGS,
+    live: null, // {edited, reconstruction}: URLs of pictures that are being denoised
+    outcome: null, // {call, response} of the last change that was finished
+    focus: null, // index of the prototype that is looked at
+    view: "studio",
+    compared: [0, 1],
+    diagnosed: null, // index of the prototype that a diagnosis is wanted of
+    steps: { edited: false, located: false, coupled: false }, // what a newcomer has done already
+    canUndo: false,
+    canRedo: false,
+  };
+}
+
+export class Session {
+  #history = new History();
+  #settling = 0;
+
+  /** @param {import("./api.js").Api} api @param {import("./store.js").Store} store */
+  constructor(api, store) {
+    this.api = api;
+    this.store = store;
+    this.loading = new Task();
+    this.sourcing = new Task();
+    this.changing = new Task();
+  }
+
+  get state() {
+    return this.store.state;
+  }
+
+  /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
+  start(wanted) {
+    return this.loading.start("Asking the service which models it has…", async (options) => {
+      const { models } = await this.api.json(calls.models(), options);
+      this.store.update({ models, view: wanted.view });
+      const name = models.some(({ name }) => name === wanted.model) ? wanted.model : models[0].name;
+      await this.#load(name, options);
+      const known = wanted.edits.filter(({ target }) => target.index < this.state.prototypes.length);
+      this.store.update({ edits: known, settings: wanted.settings });
+      await this.#restore(wanted.origin);
+    });
+  }
+
+  openModel(name) {
+    return this.loading.start(`Opening ${name}…`, async (options) => {
+      await this.#load(name, options);
+      await this.#restore(null);
+    });
+  }
+
+  /** Read the prototypes anew, after a key was given or a name was changed elsewhere. */
+  async #load(model, options) {
+    this.changing.stop();
+    const [{ prototypes }, { images }] = await Promise.all([
+      this.api.json(calls.prototypes(model), options),
+      this.api.json(calls.references(model), options),
+    ]);
+    this.#history.clear();
+    this.store.update({
+      model,
+      prototypes,
+      references: images,
+      source: null,
+      activations: null,
+      edits: [],
+      live: null,
+      outcome: null,
+      focus: null,
+      compared: mostAlike(prototypes),
+      diagnosed: null,
+      ...this.#undoState(),
+    });
+  }
+
+  #restore(origin) {
+    if (origin?.kind === "sample") return this.samplePrior(origin.seed);
+    if (origin?.kind === "upload") return this.useUpload(origin.name, origin.base64, pngUrl(origin.base64));
+    const index = origin?.kind === "reference" ? origin.index : 0;
+    return this.state.references.length > 0 ? this.useReference(Math.min(index, this.state.references.length - 1)) : undefined;
+  }
+
+  useReference(index) {
+    const base64 = this.state.references[index];
+    return this.#use({ origin: { kind: "reference", index }, base64, url: pngUrl(base64), imageId: null });
+  }
+
+  /** @param {string} name of the file @param {string} base64 @param {string} url of the picture, to be shown */
+  useUpload(name, base64, url) {
+    return this.#use({ origin: { kind: "upload", name }, base64, url, imageId: null });
+  }
+
+  samplePrior(seed) {
+    return this.sourcing.start("Sampling a picture from the prior…", async (options) => {
+      const call = calls.samplePrior(this.state.model, seed);
+      const { images } = await this.api.follow(call, {
+        ...options,
+        onProgress: ({ step, steps }) => this.sourcing.status.advance(step / steps, `${step} of ${steps}`),
+      });
+      const source = { origin: { kind: "sample", seed }, base64: images[0].image, url: pngUrl(images[0].image), imageId: null };
+      await this.#encode(source, options);
+    });
+  }
+
+  #use(source) {
+    return this.sourcing.start("Reading the picture…", (options) => this.#encode(source, options));
+  }
+
+  async #encode(source, options) {
+    const { images } = await this.api.json(calls.encode(this.state.model, source), options);
+    this.changing.stop();
+    this.store.update({
+      source: { ...source, imageId: images[0].image_id },
+      activations: images[0].activations,
+      live: null,
+      outcome: null,
+      focus: null,
+    });
+    this.#changeSoon(0);
+  }
+
+  /** @param {number} index @param {number} value */
+  setEdit(index, value) {
+    const [low, high] = rangeOf(this.state.prototypes[index], this.state.settings.extrapolate);
+    this.#record(`slider ${index}`);
+    this.#edit(withEdit(this.state.edits, prototypeTarget(index), Math.min(high, Math.max(low, value))));
+  }
+
+  resetEdit(index) {
+    if (editOf(this.state.edits, prototypeTarget(index)) === undefined) return;
+    this.#record(`reset ${index}`);
+    this.#edit(withoutEdit(this.state.edits, prototypeTarget(index)));
+  }
+
+  resetEdits() {
+    this.#record("reset");
+    this.#edit([]);
+  }
+
+  #edit(edits) {
+    this.store.update({ edits, ...this.#undoState() });
+    this.#changeSoon(SETTLE_MS);
+  }
+
+  changeSettings(parts) {
+    this.#record(`settings ${Object.keys(parts)}`);
+    this.store.update({ settings: { ...this.state.settings, ...parts }, ...this.#undoState() });
+    this.#changeSoon(SETTLE_MS);
+  }
+
+  undo() {
+    this.#travel(this.#history.undo(this.#snapshot()));
+  }
+
+  redo() {
+    this.#travel(this.#history.redo(this.#snapshot()));
+  }
+
+  #travel({ edits, settings }) {
+    this.store.update({ edits, settings, ...this.#undoState() });
+    this.#changeSoon(0);
+  }
+
+  #record(gesture) {
+    this.#history.record(this.#snapshot(), gesture);
+  }
+
+  #snapshot() {
+    return { edits: this.state.edits, settings: this.state.settings };
+  }
+
+  #undoState() {
+    return { canUndo: this.#history.canUndo, canRedo: this.#history.canRedo };
+  }
+
+  /** The request that the present state stands for; null where there is nothing to ask. */
+  presentCall() {
+    const { model, source, edits, settings } = this.state;
+    const isAsked = source !== null && (edits.length > 0 || settings.method === "generate");
+    return isAsked ? calls.change(model, source, edits, settings) : null;
+  }
+
+  /** What a picture alone stands for: its activations. */
+  plainCall() {
+    const { model, source } = this.state;
+    return calls.encode(model, source);
+  }
+
+  /** Send the present edits once they have rested; what runs for older ones is given up at once. */
+  #changeSoon(milliseconds) {
+    clearTimeout(this.#settling);
+    this.changing.stop();
+    const call = this.presentCall();
+    if (call === null) {
+      this.changing.status.idle();
+      this.store.update({ live: null, outcome: null });
+      return;
+    }
+    this.#settling = setTimeout(() => this.#change(call), milliseconds);
+  }
+
+  #change(call) {
+    return this.changing.start("Denoising…", async (options) => {
+      const live = { edited: null, reconstruction: null };
+      const response = await this.api.follow(call, {
+        ...options,
+        onProgress: (progress) => {
+          this.changing.status.advance(progress.step / progress.steps, stageText(progress));
+          if (progress.preview === undefined) return;
+          live[call.path === "/edit" && progress.image === 1 ? "reconstruction" : "edited"] = pngUrl(progress.preview);
+          this.store.update({ live: { ...live } });
+        },
+      });
+      const isEdit = this.state.edits.length > 0;
+      this.store.update({ live: null, outcome: { call, response }, steps: { ...this.state.steps, edited: this.state.steps.edited || isEdit } });
+      return `Done in ${response.timings.total_s.toFixed(1)} s.`;
+    });
+  }
+
+  /** @returns {Promise<void>} rejects with what the service says against the name */
+  async rename(index, name) {
+    const { prototype } = await this.api.json(calls.rename(this.state.model, index, name));
+    this.store.update({ prototypes: this.state.prototypes.map((other) => (other.index === index ? prototype : other)) });
+  }
+
+  look(index) {
+    this.store.update({ focus: index });
+  }
+
+  show(view) {
+    this.store.update({ view });
+  }
+
+  /** @param {[number, number]} pair */
+  compare(pair) {
+    this.store.update({ compared: pair, view: "compare" });
+  }
+
+  diagnose(index) {
+    this.store.update({ diagnosed: index, view: "diagnose" });
+  }
+
+  /** @param {"edited"|"located"|"coupled"} step of the guide */
+  hasDone(step) {
+    if (!this.state.steps[step]) this.store.update({ steps: { ...this.state.steps, [step]: true } });
+  }
+}
+
+function stageText({ stage, step, steps }) {
+  const names = { invert: "taking the picture back to noise", generate: "denoising", correct: "correcting", intervene: "changing" };
+  return `${names[stage]}, ${step} of ${steps}`;
+}
+
+/** Two prototypes to begin a comparison with: the first two that say most of the same label. */
+function mostAlike(prototypes) {
+  for (const first of prototypes) {
+    const label = first.attributes?.[0]?.name;
+    const second = prototypes.find(({ index, attributes }) => index > first.index && attributes?.[0]?.name === label);
+    if (label !== undefined && second !== undefined) return [first.index, second.index];
+  }
+  return [0, Math.min(1, prototypes.length - 1)];
+}

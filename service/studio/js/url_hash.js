@@ -1,0 +1,81 @@
+/**
+ * The state that a link carries: model, picture, edits, settings and view.
+ * A picture that was uploaded travels inside the link, reduced to the model's size.
+ */
+
+import { DEFAULT_SETTINGS } from "./calls.js";
+import { prototypeTarget } from "./edits.js";
+
+/** @param {any} state of the store @param {string} view @param {string|null} reduced base64 of an uploaded picture */
+export function toHash({ model, source, edits, settings, view }, reduced = null) {
+  const fields = new URLSearchParams();
+  if (model !== null) fields.set("model", model);
+  const origin = originText(source?.origin, reduced);
+  if (origin !== null) fields.set("picture", origin);
+  if (edits.length > 0) {
+    fields.set("edits", edits.map(({ target, value }) => `${target.index}=${round(value)}`).join(","));
+  }
+  for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
+    if (settings[name] !== usual) fields.set(name, String(settings[name]));
+  }
+  if (view !== "studio") fields.set("view", view);
+  return `#${fields}`;
+}
+
+/**
+ * What a hash asks for; what it does not name, or names wrongly, is left out.
+ * @param {string} hash
+ */
+export function fromHash(hash) {
+  const fields = new URLSearchParams(hash.replace(/^#/, ""));
+  return {
+    model: fields.get("model"),
+    origin: originFrom(fields.get("picture") ?? ""),
+    edits: editsFrom(fields.get("edits") ?? ""),
+    settings: settingsFrom(fields),
+    view: fields.get("view") ?? "studio",
+  };
+}
+
+function originText(origin, reduced) {
+  switch (origin?.kind) {
+    case "reference":
+      return `reference-${origin.index}`;
+    case "sample":
+      return `sample-${origin.seed}`;
+    case "upload":
+      return reduced === null ? null : `png-${reduced}`;
+    default:
+      return null;
+  }
+}
+
+function originFrom(text) {
+  const [, kind, value] = /^(reference|sample|png)-(.+)$/s.exec(text) ?? [];
+  if (kind === "png") return { kind: "upload", name: "picture of the link", base64: value.replaceAll(" ", "+") };
+  if (!/^\d{1,9}$/.test(value ?? "")) return null;
+  return kind === "reference" ? { kind, index: Number(value) } : { kind: "sample", seed: Number(value) };
+}
+
+function editsFrom(text) {
+  const pairs = text.split(",").map((part) => /^(\d{1,6})=(-?\d+(?:\.\d+)?)$/.exec(part));
+  return pairs
+    .filter((pair) => pair !== null)
+    .map(([, index, value]) => ({ target: prototypeTarget(Number(index)), op: "set", value: Number(value) }));
+}
+
+function settingsFrom(fields) {
+  const settings = { ...DEFAULT_SETTINGS };
+  for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
+    const text = fields.get(name);
+    if (text === null) continue;
+    if (typeof usual === "boolean") settings[name] = text === "true";
+    else if (typeof usual === "string") settings[name] = text;
+    else if (Number.isFinite(Number(text))) settings[name] = Number(text);
+  }
+  return settings;
+}
+
+function round(value) {
+  return Number(value.toFixed(4));
+}

@@ -1,0 +1,195 @@
+/** Original, reconstruction and edited picture side by side, heat maps over them, and what the edit did. */
+
+import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
+import { Locator } from "../locator.js";
+import { changes } from "../side_effects.js";
+import { place } from "./boxed_picture.js";
+import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
+
+const SHOWN_SIDE_EFFECTS = 4;
+
+export function pictures({ session, showCode }) {
+  const original = frame("Original");
+  const reconstruction = frame("Reconstruction");
+  const edited = frame("Edited");
+  const where = element("p", { class: "where-line", "aria-live": "polite" });
+  const summary = element("div", { class: "effects", hidden: true });
+  const undo = element("button", { type: "button", "aria-keyshortcuts": "Control+Z", onclick: () => session.undo() }, "Undo");
+  const redo = element("button", { type: "button", "aria-keyshortcuts": "Control+Shift+Z", onclick: () => session.redo() }, "Redo");
+  const reset = element("button", { type: "button", onclick: () => session.resetEdits() }, "Reset edits");
+  const code = element("button", { type: "button", class: "primary", onclick: () => showCode() }, "Export");
+  const panel = element(
+    "section",
+    { class: "panel pictures-panel", "aria-labelledby": "pictures-title" },
+    element(
+      "div",
+      { class: "panel-head" },
+      element("h2", { id: "pictures-title" }, "What changes, and where"),
+      element("div", { class: "buttons" }, undo, redo, reset, code),
+    ),
+    element("div", { class: "pictures" }, original.figure, reconstruction.figure, edited.figure),
+    where,
+    session.changing.status.element,
+    summary,
+  );
+
+  session.store.follow(["canUndo", "canRedo", "edits"], ({ canUndo, canRedo, edits }) => {
+    undo.disabled = !canUndo;
+    redo.disabled = !canRedo;
+    reset.disabled = edits.length === 0;
+  });
+
+  session.store.follow(["source", "live", "outcome", "settings"], ({ source, live, outcome, settings }) => {
+    const isEdit = settings.method === "edit";
+    code.disabled = source === null;
+    original.show(source?.url ?? null, source === null ? "Choose a picture" : originText(source.origin));
+    original.note(source === null ? "Drop, paste or choose a picture, or pick one of the model's" : "");
+    const response = outcome?.response;
+    reconstruction.figure.hidden = !isEdit;
+    reconstruction.show(live?.reconstruction ?? (response?.reconstruction ? pngUrl(response.reconstruction) : null), "by the model, nothing changed");
+    reconstruction.live(live?.reconstruction != null);
+    edited.title(isEdit ? "Edited" : "Sampled anew");
+    const several = response?.images?.map(({ image }) => pngUrl(image));
+    edited.show(live?.edited ?? (response?.image ? pngUrl(response.image) : several?.length === 1 ? several[0] : null), editedText(outcome));
+    edited.several(live === null && several?.length > 1 ? several : []);
+    edited.live(live?.edited != null);
+    const waits = source !== null && live === null && outcome === null;
+    edited.note(waits ? "Move a slider" : "");
+    reconstruction.note(waits ? "Comes with the first edit" : "");
+  });
+
+  session.store.follow(["outcome", "prototypes"], (state) => {
+    summary.replaceChildren(...summaryOf(session, state));
+    summary.hidden = summary.childElementCount === 0;
+  });
+
+  const locator = new Locator(session.api);
+  session.store.follow(["focus", "source", "outcome"], async ({ focus, source, outcome, model, prototypes }) => {
+    if (focus === null || source === null) {
+      locator.stop();
+      original.heat(null);
+      edited.box(null);
+      where.textContent = "";
+      return;
+    }
+    const after = outcome?.response.image ?? null;
+    const found = await locator.find(model, source, after, focus);
+    if (found === null) return; // another prototype is looked at by now
+    if (found.problem) {
+      where.textContent = found.problem;
+      return;
+    }
+    original.heat(pngUrl(found.original.overlay));
+    edited.box(found.edited === null ? null : found.edited.box, shapeOf(session.state)); // heat would hide the edit
+    where.textContent = whereText(prototypes[focus], found);
+    session.hasDone("located");
+  });
+  return panel;
+}
+
+function frame(title) {
+  const picture = pixelImage(null, "");
+  const heat = pixelImage(null, "", { class: "pixels heat" });
+  const mark = element("span", { class: "box", hidden: true });
+  const note = element("div", { class: "frame-note" });
+  const grid = element("div", { class: "several", hidden: true });
+  const name = element("strong", {}, title);
+  const caption = element("span", { class: "muted" });
+  const box = element("div", { class: "frame" }, picture, grid, heat, mark, note);
+  const figure = element("figure", {}, box, element("figcaption", {}, name, element("br"), caption));
+  return {
+    figure,
+    title: (text) => (name.textContent = text),
+    show: (url, text) => {
+      picture.src = url ?? EMPTY_IMAGE;
+      picture.alt = url === null ? "" : `${name.textContent}: ${text}`;
+      caption.textContent = text;
+    },
+    several: (urls) => {
+      grid.hidden = urls.length === 0;
+      grid.replaceChildren(...urls.map((url, i) => pixelImage(url, `Sample ${i + 1}`)));
+    },
+    note: (text) => (note.textContent = text),
+    live: (isLive) => box.classList.toggle("is-live", isLive),
+    box: (box, [, height, width] = []) => {
+      mark.hidden = box === null;
+      if (box !== null) place(mark, box, height, width);
+    },
+    heat: (url) => {
+      heat.classList.toggle("is-shown", url !== null);
+      if (url !== null) heat.src = url;
+    },
+  };
+}
+
+function shapeOf({ models, model }) {
+  return models.find(({ name }) => name === model).image_shape;
+}
+
+function originText(origin) {
+  switch (origin.kind) {
+    case "reference":
+      return `reference picture ${origin.index}`;
+    case "sample":
+      return `sample of the prior, seed ${origin.seed}`;
+    default:
+      return origin.name;
+  }
+}
+
+function editedText(outcome) {
+  if (outcome === null) return "";
+  const { response, call } = outcome;
+  if (call.path === "/generate") return `seed ${call.body.seed}, ${response.images.length} of them`;
+  return `${response.network_calls} network calls, from t = ${response.start_timestep}`;
+}
+
+function whereText(prototype, { original, edited }) {
+  const [x0, y0, x1, y1] = original.box;
+  const place = `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}`;
+  const change = edited === null ? "" : ` After the edit ${edited.activation.toFixed(2)}.`;
+  return `${fullNameOf(prototype)} is strongest in ${place}: activation ${original.activation.toFixed(2)}.${change}`;
+}
+
+/** What was asked and reached, and what else changed. */
+function summaryOf(session, { outcome, prototypes }) {
+  if (outcome?.response.activations?.achieved === undefined) return [];
+  const { edited, others } = changes(outcome, prototypes);
+  const clamped = outcome.response.clamped.map(({ prototype, requested, used }) =>
+    element("p", { class: "muted" }, `${nameOf(prototypes[prototype])}: ${requested.toFixed(2)} is beyond the data, ${used.toFixed(2)} was used. Tick Extrapolate to leave the data's range.`),
+  );
+  return [
+    element("h3", {}, "Asked and reached"),
+    ...edited.map(({ prototype, before, asked, achieved }) =>
+      row(prototype, `${before.toFixed(2)} → ${achieved.toFixed(2)} of ${asked.toFixed(2)} asked`, null),
+    ),
+    ...clamped,
+    element("h3", {}, "What else changed"),
+    ...(others.length === 0 ? [element("p", { class: "muted" }, "Nothing else by more than half a standard deviation.")] : []),
+    ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) =>
+      row(prototype, `${signed(change)} sd`, edited.length === 0 ? null : measureButton(session, edited[0].prototype, prototype)),
+    ),
+  ];
+}
+
+function row(prototype, text, action) {
+  return element(
+    "div",
+    { class: "effect" },
+    pixelImage(pictureUrl(prototype), ""),
+    element("span", {}, `${nameOf(prototype)} `, element("span", { class: "number muted" }, text)),
+    action,
+  );
+}
+
+function measureButton(session, cause, affected) {
+  return element(
+    "button",
+    {
+      type: "button",
+      "aria-label": `Measure whether ${nameOf(cause)} and ${nameOf(affected)} are coupled`,
+      onclick: () => session.diagnose(cause.index),
+    },
+    "Measure",
+  );
+}

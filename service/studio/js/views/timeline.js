@@ -1,0 +1,124 @@
+/** When prototypes emerge while the picture is denoised, and x̂₀ at every step of it. */
+
+import * as calls from "../calls.js";
+import { element, pixelImage, pngUrl } from "../dom.js";
+import { linePlot } from "../plots.js";
+import { nameOf, standardised } from "../prototypes.js";
+import { StatusLine, Task } from "../task.js";
+
+const SHOWN_WITHOUT_EDITS = 3;
+
+export function timeline({ session, showCode }) {
+  const task = new Task(new StatusLine());
+  let traced = null; // the call and its answer
+  const plot = element("div", {});
+  const picture = pixelImage(null, "");
+  const caption = element("figcaption", { class: "muted number" });
+  const scrub = element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, id: "timestep", "aria-label": "Step of denoising", oninput: () => show() });
+  const body = element(
+    "div",
+    { class: "timeline-body", hidden: true },
+    element("div", {}, plot, scrub),
+    element("figure", {}, element("div", { class: "frame" }, picture), caption),
+  );
+  const code = element("button", { type: "button", class: "plain", hidden: true, onclick: () => showCode(traced.call) }, "Code");
+  const hint = element("p", { class: "muted" }, "Denoises once more and reads every step: make an edit first, or trace the picture as it is. ");
+  const run = element("button", { type: "button", onclick: () => trace() }, "Trace");
+  const panel = element(
+    "details",
+    { class: "panel timeline-panel", open: true, ontoggle: () => panel.open && isStale() && session.state.outcome !== null && trace() },
+    element("summary", {}, "When it appears"),
+    element("div", { class: "panel-head" }, hint, element("div", { class: "buttons" }, run, code)),
+    task.status.element,
+    body,
+  );
+
+  session.store.follow(["outcome", "source"], ({ outcome, source }) => {
+    run.disabled = source === null;
+    if (source === null || (traced !== null && traced.source !== source)) clear();
+    if (panel.open && outcome !== null && isStale()) trace();
+  });
+  session.store.follow(["edits", "source"], () => task.stop()); // what it traces is not what is shown any more
+  session.store.follow(["prototypes", "focus"], () => traced !== null && show());
+
+  function wanted() {
+    const { model, source, edits, settings } = session.state;
+    return calls.trace(model, source, edits, settings);
+  }
+
+  function isStale() {
+    return session.state.source !== null && JSON.stringify(wanted()) !== JSON.stringify(traced?.call);
+  }
+
+  function clear() {
+    task.stop();
+    task.status.idle();
+    traced = null;
+    body.hidden = true;
+    code.hidden = true;
+  }
+
+  function trace() {
+    const call = wanted();
+    const { source } = session.state;
+    return task.start("Tracing…", async (options) => {
+      const response = await session.api.follow(call, {
+        ...options,
+        onProgress: ({ step, steps }) => task.status.advance(step / steps, `${step} of ${steps}`),
+      });
+      traced = { call, response, source };
+      scrub.max = String(response.images[0].previews.length - 1);
+      scrub.value = scrub.max;
+      body.hidden = false;
+      code.hidden = false;
+      show();
+      return "";
+    });
+  }
+
+  function shownPrototypes() {
+    const { prototypes, activations, focus } = session.state;
+    const edited = traced.call.body.edits.map(({ prototype }) => prototype);
+    const notable = [...prototypes]
+      .sort((a, b) => Math.abs(standardised(b, activations[b.index]) ?? 0) - Math.abs(standardised(a, activations[a.index]) ?? 0))
+      .slice(0, SHOWN_WITHOUT_EDITS)
+      .map(({ index }) => index);
+    const chosen = new Set(edited.length > 0 ? edited : notable);
+    if (focus !== null) chosen.add(focus);
+    return { indices: [...chosen], main: focus ?? [...chosen][0] };
+  }
+
+  function show() {
+    const { prototypes } = session.state;
+    const image = traced.response.images[0];
+    const preview = image.previews[Number(scrub.value)];
+    const { indices, main } = shownPrototypes();
+    const t = traced.response.timesteps;
+    const series = indices.map((j) => ({
+      name: nameOf(prototypes[j]),
+      isChosen: j === main,
+      values: image.activations.map((s) => standardised(prototypes[j], s[j]) ?? s[j]),
+      event: image.emergence[j],
+    }));
+    plot.replaceChildren(
+      linePlot({
+        title: series.map(({ name, event }) => `${name} ${event === null ? "does not emerge" : `emerges at timestep ${event}`}`).join("; "),
+        x: t,
+        series,
+        now: preview.timestep,
+        xLabel: "timestep t: noise → picture",
+        yLabel: prototypes[0].statistics === null ? "activation" : "sd from the mean",
+      }),
+    );
+    const emergence = series.find(({ isChosen }) => isChosen);
+    picture.src = pngUrl(preview.image);
+    picture.alt = `Predicted picture after step ${preview.step}`;
+    caption.textContent = `x̂₀ after step ${preview.step} of ${t.length}, t = ${preview.timestep}`;
+    scrub.setAttribute("aria-valuetext", `step ${preview.step} of ${t.length}, timestep ${preview.timestep}`);
+    hint.textContent =
+      emergence.event === null
+        ? `${emergence.name} does not change on the way. `
+        : `${emergence.name} emerges at t = ${emergence.event}. Drag the slider to see the picture come. `;
+  }
+  return panel;
+}

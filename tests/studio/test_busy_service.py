@@ -1,0 +1,92 @@
+"""What the page says, and does, when the service is busy, away, closed, or slower than its user."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from service.settings import SHIPPED_BUNDLE, Settings
+from tests.service.conftest import eventually, fake_runner, serving
+from tests.studio.conftest import GatedRunner, OpenStudio
+
+DISCONNECTED = (
+    'patronus_requests_total{endpoint="edit",finished_reason="disconnected",model_name="fashion-mnist"}'
+)
+
+
+def press_on_slider(page: Page, key: str) -> None:
+    page.locator(".bars input[data-prototype='21']").focus()
+    page.keyboard.press(key)
+
+
+def sample(url: str) -> int:
+    return httpx.post(f"{url}/generate", json={"steps": 1, "activations": [3.0] * 30}, timeout=60).status_code
+
+
+def test_slider_that_moves_on_aborts_the_request_that_runs(
+    open_studio: OpenStudio, gated: tuple[str, GatedRunner]
+) -> None:
+    url, runner = gated
+    page = open_studio(url=url)
+    expect(page.locator(".bar").first).to_be_visible()
+    runner.gate.clear()
+    with page.expect_request("**/edit"):
+        press_on_slider(page, "End")
+    with page.expect_request("**/edit"):
+        press_on_slider(page, "Home")
+    runner.gate.set()
+    eventually(url, DISCONNECTED, 1)
+    expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
+
+
+def test_full_queue_is_waited_for_and_said(open_studio: OpenStudio, gated: tuple[str, GatedRunner]) -> None:
+    url, runner = gated
+    page = open_studio(url=url, expected=("status of 503",))
+    expect(page.locator(".bar").first).to_be_visible()
+    runner.gate.clear()
+    with ThreadPoolExecutor() as others:
+        running = others.submit(sample, url)
+        assert runner.is_held.wait(30)
+        waiting = [others.submit(sample, url) for _ in range(3)]  # of which two find a place
+        assert next(as_completed(waiting)).result() == 503
+        press_on_slider(page, "End")
+        status = page.locator(".pictures-panel .status")
+        expect(status).to_contain_text("The service is busy.")
+        expect(status).to_contain_text("Trying again in 1 s.")
+        runner.gate.set()
+        assert running.result() == 200
+    expect(status).to_contain_text("Done in")
+
+
+def test_service_that_is_away_is_said_to_be(open_studio: OpenStudio) -> None:
+    page = open_studio(expected=("ERR_CONNECTION_REFUSED",))
+    expect(page.locator(".bar").first).to_be_visible()
+    page.clock.install()
+    page.route("**/edit", lambda route: route.abort("connectionrefused"))
+    press_on_slider(page, "End")
+    status = page.locator(".pictures-panel .status")
+    page.clock.run_for(200)
+    expect(status).to_contain_text("The service does not answer. Trying again in 1 s.")
+    for _ in range(8):
+        page.clock.run_for(10_000)
+    expect(status).to_contain_text("It may have been stopped, or the network is down.")
+    page.unroute("**/edit")
+    page.get_by_role("button", name="Try again").click()
+    expect(status).to_contain_text("Done in")
+
+
+def test_key_is_asked_for_and_kept(open_studio: OpenStudio, studio_settings: Settings) -> None:
+    settings = replace(studio_settings, bundle=(SHIPPED_BUNDLE,), api_keys=("a-key-for-tests",))
+    with serving(settings, fake_runner) as url:
+        page = open_studio(url=url, expected=("status of 401",))
+        dialog = page.get_by_role("dialog", name="API key")
+        expect(dialog).to_be_visible()
+        page.get_by_label("Key", exact=True).fill("a-key-for-tests")
+        page.get_by_role("button", name="Use this key").click()
+        expect(page.locator(".bar").first).to_be_visible()
+        page.reload()
+        expect(page.locator(".bar").first).to_be_visible()
+        expect(dialog).to_be_hidden()

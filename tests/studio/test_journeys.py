@@ -1,0 +1,261 @@
+"""What people do with the Prototype Studio, over the shipped models."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.studio.conftest import OpenStudio
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "example.png"
+DEPLOY = ROOT / "deploy"
+
+
+def slider(page: Page, prototype: int) -> Locator:
+    return page.locator(f".bars input[data-prototype='{prototype}']")
+
+
+def is_done(page: Page) -> None:
+    """Waits until the change that was asked for is made."""
+    expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
+
+
+def edited_picture(page: Page) -> str:
+    return page.locator(".pictures .frame > img:first-child").nth(2).get_attribute("src") or ""
+
+
+def raise_prototype(page: Page, prototype: int) -> None:
+    expect(slider(page, prototype)).to_be_visible()
+    slider(page, prototype).focus()
+    page.keyboard.press("End")
+    is_done(page)
+
+
+def test_one_slider_changes_the_picture_and_shows_where_when_and_what_else(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    raise_prototype(page, 21)
+    assert edited_picture(page).startswith("data:image/png")
+    expect(page.locator(".where-line")).to_contain_text("Prototype 21 is strongest in columns")
+    expect(page.locator(".frame .heat.is-shown")).to_have_count(1)
+    expect(page.locator(".frame .box:visible")).to_have_count(1)
+    expect(page.locator(".effects")).to_contain_text("What else changed")
+    expect(page.locator(".timeline-panel")).to_contain_text("Prototype 21 emerges at t =")
+
+
+def test_undo_redo_and_reset_go_through_several_edits(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    raise_prototype(page, 21)
+    raise_prototype(page, 3)
+    assert "edits=21%3D" in page.url
+    assert "%2C3%3D" in page.url
+    page.keyboard.press("Control+z")
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+    page.keyboard.press("Control+Shift+Z")
+    expect(page.locator(".bar.is-edited")).to_have_count(2)
+    page.get_by_role("button", name="Reset edits").click()
+    expect(page.locator(".bar.is-edited")).to_have_count(0)
+    expect(page.get_by_role("button", name="Reset edits")).to_be_disabled()
+
+
+def test_slider_leaves_the_data_only_with_extrapolate(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    expect(slider(page, 21)).to_be_visible()
+    inside = float(slider(page, 21).get_attribute("max") or "nan")
+    page.get_by_label("Extrapolate").check()
+    expect(slider(page, 21)).not_to_have_attribute("max", str(inside))
+    assert float(slider(page, 21).get_attribute("max") or "nan") > inside
+    with page.expect_request("**/edit") as sent:
+        raise_prototype(page, 21)
+    body = sent.value.post_data_json
+    assert body["extrapolate"] is True
+    assert body["edits"][0]["value"] > inside
+
+
+def test_picture_comes_from_a_file_the_prior_or_the_clipboard(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    page.locator("#file").set_input_files(EXAMPLE)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+    page.get_by_role("button", name="Sample one").click()
+    expect(page.locator(".pictures")).to_contain_text("sample of the prior, seed 1")
+    page.evaluate(
+        """async () => {
+            const file = await (await fetch("/references/5")).blob();
+            const data = new DataTransfer();
+            data.items.add(new File([file], "pasted.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+        }"""
+    )
+    expect(page.locator(".pictures")).to_contain_text("pasted.png")
+    page.evaluate(
+        """async () => {
+            const file = await (await fetch("/references/6")).blob();
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([file], "dropped.png", { type: "image/png" }));
+            const drop = new DragEvent("drop", { dataTransfer, bubbles: true });
+            document.querySelector(".source-panel").dispatchEvent(drop);
+        }"""
+    )
+    expect(page.locator(".pictures")).to_contain_text("dropped.png")
+
+
+def test_file_that_is_no_picture_is_refused_in_a_sentence(open_studio: OpenStudio, tmp_path: Path) -> None:
+    page = open_studio(expected=("status of 422",))
+    expect(page.locator(".bar").first).to_be_visible()
+    wrong = tmp_path / "notes.png"
+    wrong.write_text("not a picture")
+    page.locator("#file").set_input_files(wrong)
+    alert = page.locator(".source-panel [role=alert]")
+    expect(alert).to_contain_text("That did not work.")
+    expect(page.locator(".source-panel").get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_model_picker_opens_the_other_model(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    expect(page.locator(".bar")).to_have_count(30)
+    page.get_by_label("Model", exact=True).select_option("cartoon-faces")
+    expect(page.locator(".bar")).to_have_count(48)
+    raise_prototype(page, 30)
+    assert "model=cartoon-faces" in page.url
+
+
+def test_name_is_given_in_place_and_a_taken_one_is_refused(open_studio: OpenStudio, studio_url: str) -> None:
+    page = open_studio(expected=("status of 409",))
+    page.get_by_role("button", name="Rename Prototype 21", exact=True).click()
+    page.keyboard.type("handle")
+    page.keyboard.press("Enter")
+    expect(slider(page, 21)).to_have_attribute("aria-label", "handle (prototype 21)")
+    page.get_by_role("button", name="Rename Prototype 3", exact=True).click()
+    page.keyboard.type("handle")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bar[data-prototype='3'] [role=alert]")).to_contain_text("handle")
+    page.keyboard.press("Escape")
+    httpx.put(f"{studio_url}/prototypes/21", json={"name": None}).raise_for_status()
+
+
+def test_timeline_is_scrubbed_by_keyboard(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    raise_prototype(page, 21)
+    scrub = page.get_by_label("Step of denoising")
+    expect(scrub).to_be_visible()
+    last = page.locator(".timeline-panel figure img").get_attribute("src")
+    scrub.focus()
+    page.keyboard.press("Home")
+    expect(page.locator(".timeline-panel figcaption")).to_contain_text("step 1 of 20")
+    assert page.locator(".timeline-panel figure img").get_attribute("src") != last
+
+
+def test_sampling_anew_takes_seed_and_sampler(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    page.get_by_text("How it is done").click()
+    with page.expect_request("**/generate") as sent:
+        page.get_by_label("The picture is").select_option("generate")
+    assert sent.value.post_data_json["sampler"] == "ddim"
+    is_done(page)
+    with page.expect_request("**/generate") as sent:
+        page.get_by_label("Sampler").select_option("dpmpp_2m")
+    is_done(page)
+    with page.expect_request("**/generate") as sent:
+        page.get_by_label("Pictures", exact=True).fill("4")
+        page.get_by_label("Pictures", exact=True).press("Tab")
+    assert sent.value.post_data_json | {"num_images": 4, "sampler": "dpmpp_2m"} == sent.value.post_data_json
+    expect(page.locator(".several img")).to_have_count(4)
+
+
+@pytest.mark.parametrize(
+    ("label", "option", "field"),
+    [("Starts at", "auto", "start"), ("Holds", "others", "preserve"), ("Inversion", "bdia", "inversion")],
+)
+def test_every_way_of_editing_is_sent(open_studio: OpenStudio, label: str, option: str, field: str) -> None:
+    page = open_studio()
+    raise_prototype(page, 21)
+    page.get_by_text("How it is done").click()
+    with page.expect_request("**/edit") as sent:
+        page.get_by_label(label).select_option(option)
+    assert sent.value.post_data_json[field] == option
+    is_done(page)
+
+
+def test_link_opens_the_same_state(open_studio: OpenStudio) -> None:
+    page = open_studio("#model=cartoon-faces&picture=reference-3&edits=30=5&steps=10")
+    is_done(page)
+    again = open_studio(page.url[page.url.index("#") :])
+    is_done(again)
+    assert edited_picture(again) == edited_picture(page)
+    assert slider(again, 30).input_value() == slider(page, 30).input_value()
+
+
+def test_export_gives_files_and_code_that_runs(
+    open_studio: OpenStudio, studio_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_studio("#picture=reference-0")
+    raise_prototype(page, 21)
+    page.get_by_role("button", name="Export").click()
+    code = page.locator("pre.code")
+    expect(code).to_contain_text(f"{studio_url}/edit")
+    page.get_by_role("button", name="JSON", exact=True).click()
+    assert json.loads(code.inner_text())["body"]["edits"][0]["prototype"] == 21
+    page.get_by_role("button", name="Python").click()
+    monkeypatch.syspath_prepend(DEPLOY)  # where `patronus_server` is
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.inner_text(), "exported", "exec"), {})
+    shown = base64.b64decode(edited_picture(page).split(",")[1])
+    assert (tmp_path / "edited.png").read_bytes() == shown
+    for name, suffix in (("Save PNG", ".png"), ("Save JSON", ".json")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == f"fashion-mnist{suffix}"
+
+
+def test_prototypes_are_found_by_label_and_shown_in_detail(open_studio: OpenStudio) -> None:
+    page = open_studio("#model=cartoon-faces&view=prototypes")
+    expect(page.locator(".card")).to_have_count(48)
+    page.get_by_label("Find prototypes").fill("hat")
+    expect(page.locator(".card").first).to_be_visible()
+    page.get_by_role("button", name="Prototype 30: details").click()
+    expect(page.get_by_role("dialog")).to_contain_text("more with hat")
+    expect(page.get_by_role("dialog")).to_contain_text("it changes itself by")
+
+
+def test_two_prototypes_are_compared(open_studio: OpenStudio) -> None:
+    page = open_studio("#model=cartoon-faces&view=compare")
+    expect(page.locator(".pair .strip")).to_have_count(2)
+    expect(page.locator(".pair .dot")).to_have_count(32)
+    expect(page.locator(".pair")).to_contain_text("Correlation in the training data")
+    expect(page.locator(".pair")).to_contain_text(re.compile(r"Raising Prototype \d+ changes Prototype \d+"))
+
+
+def test_diagnosis_ranks_couplings_and_saves_its_report(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    raise_prototype(page, 21)
+    page.get_by_role("button", name=re.compile("Measure whether")).first.click()
+    rows = page.locator("table.couplings").first.locator("tbody tr")
+    expect(rows.first).to_contain_text("Prototype 21")
+    expect(rows.first).to_contain_text("to")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save report (HTML)").click()
+    assert "<html" in Path(download.value.path()).read_text()
+
+
+def test_everything_is_reached_by_keyboard(open_studio: OpenStudio) -> None:
+    page = open_studio()
+    expect(page.locator(".bar").first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(80):  # as many stops as there are before the first slider, at most
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.bars input[type=range]')"):
+            break
+    page.keyboard.press("End")
+    is_done(page)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the reset button of the same row
+    expect(page.locator(".bar.is-edited")).to_have_count(0)
+    assert page.evaluate("document.activeElement.matches('.bars input[type=range]')")
