@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCED = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S)
-_INDENTED = re.compile(r"(?:^    [^\n]*\n)+", re.M)
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+_PLACE = "\0"
 _ANYTHING = "…"
 
 
 @dataclass(frozen=True)
 class Block:
-    """language: as written behind the fence, empty for an indented block; line: where it begins."""
+    """language: as written behind the fence; line: where it begins."""
 
     language: str
     code: str
@@ -30,14 +30,21 @@ def fenced_blocks(page: Path) -> Iterator[Block]:
         yield Block(found["language"], code, text.count("\n", 0, found.start()) + 1)
 
 
-def says_the_same(printed: str, expected: str, *, tolerance: float) -> bool:
-    """Whether texts agree but for numbers, each within `tolerance`, and what the page elides with an …"""
-    pieces = [_NUMBER.sub("(NUMBER)", re.escape(piece).replace(r"\.", ".")) for piece in expected.strip().split("…")]
-    pattern = r"[^\n]*".join(piece.replace("(NUMBER)", r"(\d+(?:\.\d+)?)") for piece in pieces)
-    found = re.fullmatch(pattern, printed.strip())
+def says_the_same(printed: str, expected: str) -> bool:
+    """Whether texts agree but for one in the last decimal of a number, and for what the page elides with an …
+
+    Whole numbers are to be the same.
+    """
+    pieces = [_NUMBER.sub(_PLACE, piece) for piece in expected.strip().split(_ANYTHING)]
+    escaped = (_NUMBER.pattern.join(map(re.escape, piece.split(_PLACE))) for piece in pieces)
+    found = re.fullmatch(r"[^\n]*".join(escaped), printed.strip())
     if found is None:
         return False
-    numbers = _NUMBER.findall(expected.replace(_ANYTHING, " "))
-    return all(
-        abs(float(a) - float(b)) <= tolerance + 1e-9 for a, b in zip(found.groups(), numbers, strict=True)
-    )
+    shown = _NUMBER.findall(expected)
+    return all(_is_near(number, other) for number, other in zip(shown, found.groups(), strict=True))
+
+
+def _is_near(number: str, other: str) -> bool:
+    decimals = len(number.partition(".")[2])
+    allowed = 1.01 * 10.0**-decimals if decimals else 0.0
+    return abs(float(number) - float(other)) <= allowed
