@@ -9,6 +9,7 @@ import click
 
 from docs.reference.markdown import anchor, code, prose, table
 from service.cli.program import program
+from service.settings import BUNDLES
 
 
 def patronus_page() -> str:
@@ -40,6 +41,7 @@ def _help(command: click.Command) -> Iterator[str]:
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     parameters = (option for option in command.get_params(context) if option.name != "help")
     records = (option.get_help_record(context) for option in parameters if isinstance(option, click.Option))
-    rows = [[code(names), prose(meaning)] for names, meaning in filter(None, records)]
+    top = f"{BUNDLES.parent}/"  # of this checkout: its place is nobody else's
+    rows = [[code(names), prose(meaning.replace(top, ""))] for names, meaning in filter(None, records)]
     if rows:
         yield table(("option", "meaning"), rows)
