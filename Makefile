@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 AUDIT := $(VENV)/audit
 SBOM := $(VENV)/sbom
 
-.PHONY: serve test check audit sbom licences metrics-picture compose-test clean
+.PHONY: serve test check docs audit sbom licences metrics-picture compose-test clean
 
 serve: ## Set up .venv without torch, and serve the shipped bundle on http://127.0.0.1:8000
 	@deploy/install service
@@ -19,6 +19,11 @@ check: ## Lint, types and import rules (after `make test` has installed the tool
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+# A warning, such as a link to nowhere, is a failure.
+docs: ## Build the documentation into build/docs (after `make test` has installed the tools)
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo "build/docs/index.html"
 
 # Needs the network; a package that cannot be looked up is a failure, not a pass.
 audit: ## Look up known vulnerabilities of every version in deploy/constraints.txt

@@ -46,21 +46,23 @@ class Settings:
     """Everything an operator can choose, each read from PATRONUS_<NAME>.
 
     bundle: comma-separated directories, or addresses hf://organisation/name[@revision] of the Hugging Face
-    hub, the default model first; backend: auto is onnx; precision: of the
-    denoiser under the torch backend, auto being bf16 on a GPU that has it and fp32 elsewhere; max_batch:
-    rows in one network call; num_threads: of one call on the CPU, 0 for one on each core; max_queue:
-    samples that may wait; max_steps, max_images: per request;
-    max_body_bytes, max_bodies_bytes: of a request, of all that run; max_pixels: width x height of one
-    uploaded picture; request_timeout_s: after which a request is given up with 504; api_keys:
-    comma-separated, none means open; drain_timeout_s: for running requests after SIGTERM; rate_limit:
-    N/s, N/m or N/h for each key (each address where no keys are set), empty for none; rate_burst:
-    requests that may come at once, 0 for N; max_row_steps_per_key: images x steps in flight for each key,
-    0 for no limit; cors_origins: comma-separated, none means that browsers of other origins are refused;
-    log_format: auto is json where stderr is no terminal; cache_timeout_ms: for one call of Redis;
-    step_timeout_s: a step of the network that takes longer is taken for dead, and liveness fails;
-    tune_batch: auto measures at start which batch up to max_batch is worth its time, off uses max_batch;
-    state_dir: where the names given to prototypes are kept; tracing: where spans go, otlp by the standard
-    OTEL_* variables, console to stdout.
+    hub, the default model first; backend: auto is onnx; device: auto is cuda
+    where there is one; precision: of the denoiser under the torch backend, auto being bf16 on a GPU that has
+    it and fp32 elsewhere; cache_url: memory://, redis://[:password@]host:port/db, rediss:// or unix://;
+    cache_bytes: bound of the memory cache; cache_ttl_s: life of a value in Redis; cache_timeout_ms: for one
+    call of Redis; max_batch: rows in one network call; num_threads: of one call on the CPU, 0 for one on each
+    core; max_queue: samples that may wait; max_steps,
+    max_images: per request; max_body_bytes: of one request; max_bodies_bytes: of all requests that run;
+    max_pixels: width x height of one uploaded picture; request_timeout_s: after which a request is given up
+    with 504; drain_timeout_s: for running requests after SIGTERM; step_timeout_s: a step of the network that
+    takes longer is taken for dead, and liveness fails; tune_batch: auto measures at start which batch up to
+    max_batch is worth its time, off uses max_batch; api_keys: comma-separated, none means open; rate_limit:
+    N/s, N/m or N/h for each key (each address where no keys are set), empty for none; rate_burst: requests
+    that may come at once, 0 for N; max_row_steps_per_key: images x steps in flight for each key, 0 for no
+    limit; cors_origins: comma-separated, none means that browsers of other origins are refused; host, port:
+    where to listen; log_level: the least severe that is written; log_format: auto is json where stderr is no
+    terminal; state_dir: where the names given to prototypes are kept; tracing: where spans go, otlp by the
+    standard OTEL_* variables, console to stdout.
 
     In a file of api_keys each key may also have a line of its own.
     """
