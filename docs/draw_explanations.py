@@ -57,8 +57,13 @@ ROWS = 4
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as state:
-        settings = dataclasses.replace(Settings(), state_dir=Path(state), tune_batch="off", request_timeout_s=600)
-        with in_process(create_app(settings)) as transport, Client(transport=transport, timeout_s=600) as client:
+        settings = dataclasses.replace(
+            Settings(), state_dir=Path(state), tune_batch="off", request_timeout_s=600
+        )
+        with (
+            in_process(create_app(settings)) as transport,
+            Client(transport=transport, timeout_s=600) as client,
+        ):
             draw_prototypes(client)
             draw_what_s_holds(client)
             draw_where(client)
@@ -125,7 +130,9 @@ def draw_when(client: Client) -> None:
         (line,) = axis.plot(trace.timesteps, image.activations[:, j], linewidth=1.4, label=f"prototype {j}")
         if not np.isnan(image.emergence[j]):
             at = trace.timesteps.index(int(image.emergence[j]))
-            axis.plot(trace.timesteps[at], image.activations[at, j], "o", color=line.get_color(), markersize=5)
+            axis.plot(
+                trace.timesteps[at], image.activations[at, j], "o", color=line.get_color(), markersize=5
+            )
     axis.invert_xaxis()
     axis.set_xlabel("timestep, from noise to image")
     axis.set_ylabel("activation of x̂₀")
@@ -153,7 +160,10 @@ def draw_effects(client: Client) -> None:
 
 def draw_batching() -> None:
     """Who has which row at each tick: of our engine, and of a server that batches whole requests."""
-    plans = (("steps of all requests, batched (this engine)", by_steps()), ("whole requests, batched", by_requests()))
+    plans = (
+        ("steps of all requests, batched (this engine)", by_steps()),
+        ("whole requests, batched", by_requests()),
+    )
     ticks = max(len(plan) for _, plan in plans)
     colours = dict(zip((name for name, *_ in JOBS), plt.colormaps["Set2"].colors, strict=False))  # type: ignore[attr-defined]
     figure, axes = plt.subplots(2, 1, figsize=(9, 3.8), sharex=True, layout="constrained")
@@ -166,9 +176,14 @@ def draw_batching() -> None:
         for name, arrival, *_ in JOBS:
             axis.plot(arrival, -0.35, "^", color=colours[name], markersize=7, clip_on=False)
         axis.set(xlim=(0, ticks), ylim=(-0.7, ROWS), yticks=())
-        axis.set_title(f"{title}: mean wait for an answer {_mean_latency(plan):.1f} steps", fontsize=9, loc="left")
+        axis.set_title(
+            f"{title}: mean wait for an answer {_mean_latency(plan):.1f} steps", fontsize=9, loc="left"
+        )
         axis.spines[["top", "right", "left"]].set_visible(False)
-    axes[1].set_xlabel("network calls; a triangle: a request comes; a square: a row of the call; pale: done, waits for its batch", fontsize=8)
+    axes[1].set_xlabel(
+        "network calls; a triangle: a request comes; a square: a row of the call; pale: done, waits for its batch",
+        fontsize=8,
+    )
     _save(figure, "batching.png")
 
 

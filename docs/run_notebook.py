@@ -22,7 +22,9 @@ TIMEOUT_S = 120
 def main(arguments: list[str]) -> int:
     os.environ["PYTHONPATH"] = str(ROOT)  # for the kernel: this copy of the project
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+    client = NotebookClient(
+        notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
+    )
     try:
         client.execute()
     except CellExecutionError as error:

@@ -151,11 +151,13 @@ class Hub:
         license: str | None = None,
         is_private: bool = False,
         with_card: bool = True,
+        with_progress: bool = False,
     ) -> HubAddress:
         """Make the repository hold this bundle, and tell at which commit it does. Raises HubError, OSError.
 
         The repository, and the branch that the address may name, are created where they are not there. A
-        file of a former bundle that this one lacks is deleted; others are left alone.
+        file of a former bundle that this one lacks is deleted; others are left alone. `with_progress` lets
+        the library draw on stderr how far the files are.
         """
         if address.is_commit:
             raise HubError(f"{address}: a commit cannot be written to, name a branch or none")
@@ -170,7 +172,7 @@ class Hub:
             contents[CARD] = model_card(bundle, address, license=license).encode()
             if bundle.pictures is not None:
                 contents[SHEET] = prototype_sheet(bundle.pictures)
-        with _explained(address, is_push=True), _quiet(library):
+        with _explained(address, is_push=True), _progress(library, is_shown=with_progress):
             api.create_repo(repository, private=is_private or None, exist_ok=True)
             if address.revision is not None:
                 api.create_branch(repository, branch=address.revision, exist_ok=True)
@@ -294,14 +296,15 @@ def _library(address: HubAddress) -> ModuleType:
 
 
 @contextmanager
-def _quiet(library: ModuleType) -> Iterator[None]:
-    """Without the library's own bars, which it draws in pipes and logs too."""
+def _progress(library: ModuleType, *, is_shown: bool) -> Iterator[None]:
+    """With the library's own bars or without; left to itself it draws them in pipes and logs too."""
     were_disabled = library.utils.are_progress_bars_disabled()
-    library.utils.disable_progress_bars()
+    if not is_shown:
+        library.utils.disable_progress_bars()
     try:
         yield
     finally:
-        if not were_disabled:
+        if not (is_shown or were_disabled):
             library.utils.enable_progress_bars()
 
 

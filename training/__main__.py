@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from model.bundle_address import bundle_address
+from model.bundle_address import BundleAddress, bundle_address
 from model.config import ConfigError, ImageConfig, PriorConfig, config_from_dict, config_to_dict
 from training.config import LossConfig, OptimizerConfig, TrainConfig, with_overrides
 from training.coupled_pairs import TOP, coupled_pairs
@@ -411,9 +411,7 @@ def _parser() -> argparse.ArgumentParser:
         "Weights, graphs, names and other metrics stay; the bundle gets a new digest.",
     )
     again.set_defaults(command=_remeasure)
-    again.add_argument(
-        "bundle", type=bundle_address, help="bundle directory, or hf://ORGANISATION/NAME[@REVISION]"
-    )
+    again.add_argument("bundle", type=_address, help="bundle directory, or hf://ORGANISATION/NAME[@REVISION]")
     again.add_argument("--out", type=Path, help="bundle directory (default: the bundle is replaced)")
     again.add_argument("--dataset", help="default: the one that the model was trained on")
 
@@ -432,6 +430,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     official.add_argument("--dataset", help=f"measure s on it: {', '.join(DATASETS)}")
     return parser
+
+
+def _address(text: str) -> BundleAddress:
+    try:
+        return bundle_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(text: str) -> int:

@@ -8,7 +8,16 @@ from typing import Any
 
 import model.bundle
 from docs.reference.markdown import code, prose, table
-from model.bundle import DENOISER, ENCODER, FORMAT_VERSION, MANIFEST, PRIOR, READABLE_VERSIONS, Bundle, graph_signature
+from model.bundle import (
+    DENOISER,
+    ENCODER,
+    FORMAT_VERSION,
+    MANIFEST,
+    PRIOR,
+    READABLE_VERSIONS,
+    Bundle,
+    graph_signature,
+)
 from model.samplers import NUM_COEFFICIENTS
 from service.settings import SHIPPED_BUNDLE
 

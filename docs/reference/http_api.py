@@ -97,7 +97,11 @@ def type_of(schema: Mapping[str, Any]) -> str:
     if kind == "array":
         if "prefixItems" in schema:
             return prose("[") + ", ".join(type_of(part) for part in schema["prefixItems"]) + prose("]")
-        return "list of " + type_of(schema.get("items", {})) + _bounds(schema, "minItems", "maxItems", " of them")
+        return (
+            "list of "
+            + type_of(schema.get("items", {}))
+            + _bounds(schema, "minItems", "maxItems", " of them")
+        )
     if kind == "object":
         values = schema.get("additionalProperties")
         return f"object of {type_of(values)}" if isinstance(values, dict) and values else "object"

@@ -14,7 +14,9 @@ def prose(text: str) -> str:
 
     So `activations [m][h][w]` is no reference to a link, and `x_T` no emphasis.
     """
-    return "".join(part if part.startswith("`") else _SPECIAL.sub(r"\\\1", part) for part in _CODE.split(text))
+    return "".join(
+        part if part.startswith("`") else _SPECIAL.sub(r"\\\1", part) for part in _CODE.split(text)
+    )
 
 
 def code(text: str) -> str:
@@ -25,7 +27,9 @@ def code(text: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already; line ends in them are spaces, and the last line is blank."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines) + "\n"
+    )
 
 
 def anchor(text: str) -> str:

@@ -14,7 +14,10 @@ from service.settings import BUNDLES
 
 def patronus_page() -> str:
     """Every command with its arguments and options."""
-    parts = ["# patronus\n", "*Written from the program's own commands; `patronus COMMAND --help` says the same.*\n"]
+    parts = [
+        "# patronus\n",
+        "*Written from the program's own commands; `patronus COMMAND --help` says the same.*\n",
+    ]
     root = click.Context(program, info_name="patronus")
     parts += [*_help(program), *_options(program, root)]
     for name in sorted(program.commands):
@@ -23,7 +26,11 @@ def patronus_page() -> str:
         parts += [
             f"## patronus {name} {{ #{anchor('patronus ' + name)} }}\n",
             *_help(command),
-            "```text\n" + context.command_path + " " + " ".join(command.collect_usage_pieces(context)) + "\n```\n",
+            "```text\n"
+            + context.command_path
+            + " "
+            + " ".join(command.collect_usage_pieces(context))
+            + "\n```\n",
             *_options(command, context),
         ]
     return "\n".join(parts)

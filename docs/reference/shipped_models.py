@@ -47,4 +47,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
-            yield code(prefix + name), prose(text if isinstance(value, str | float | int) else json.dumps(value))
+            yield (
+                code(prefix + name),
+                prose(text if isinstance(value, str | float | int) else json.dumps(value)),
+            )

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
+import httpx
 import numpy as np
 
+from model.bundle_address import BundleAddress
+from service.app import create_app
+from service.cli.addresses import BundleType
 from service.cli.load import GOOD_WITHIN, Load, Outcome, Summary, run_load, solo_seconds
 from service.cli.output import to_json, to_table
 from service.cli.progress import ProgressLine
+from service.cli.target import LOCAL_URL, chosen_url, fetched, local_settings
 from service.client import AsyncClient, Retries, calls
 from service.client.calls import Call
 
 
 @click.command()
 @click.option(
-    "--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, required=True, help="the service to load"
+    "--bundle",
+    type=BundleType(),
+    help="load this bundle here, without a port (default: PATRONUS_BUNDLE, else the shipped one)",
 )
+@click.option("--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, help="load the service there instead")
 @click.option("--api-key", envvar="PATRONUS_CLIENT_API_KEY", show_envvar=True, help="where it wants one")
 @click.option("--endpoint", type=click.Choice(["encode", "generate"]), default="generate", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="of generate")
@@ -40,7 +49,8 @@ from service.client.calls import Call
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 @click.option("-q", "--quiet", is_flag=True, help="no progress on the terminal")
 def bench(
-    url: str,
+    bundle: BundleAddress | None,
+    url: str | None,
     api_key: str | None,
     endpoint: str,
     steps: int,
@@ -52,7 +62,7 @@ def bench(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Load a service and say how it answers.
+    """Load a service, or a model here, and say how it answers.
 
     Requests arrive at random moments (a Poisson process) whatever became of those before, as those of many
     people do; a latency counts from the moment a request was due, and none is tried again. Goodput counts
@@ -60,7 +70,9 @@ def bench(
 
     \b
     patronus bench --url http://127.0.0.1:8000 --rate 20 --duration 30
+    patronus bench --bundle bundles/mine --endpoint encode
     """
+    url = chosen_url(bundle, url)
     file = None if image is None else image.read_bytes()
 
     def call(i: int) -> Call[object]:
@@ -70,9 +82,21 @@ def bench(
         return calls.encode(noise if file is None else file)
 
     async def measure() -> tuple[float, list[Outcome]]:
-        async with AsyncClient(
-            url, api_key=api_key, timeout_s=timeout, retries=Retries(max_retries=0)
-        ) as client:
+        async with AsyncExitStack() as stack:
+            transport = None
+            if url is None:
+                app = create_app(fetched(local_settings(bundle), quiet=quiet))
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                transport = httpx.ASGITransport(app)
+            client = await stack.enter_async_context(
+                AsyncClient(
+                    url or LOCAL_URL,
+                    api_key=api_key,
+                    timeout_s=timeout,
+                    retries=Retries(max_retries=0),
+                    transport=transport,
+                )
+            )
             solo_s = await solo_seconds(client, call)
             with ProgressLine(quiet=quiet) as line:
                 load = Load(rate=rate, duration_s=duration, seed=seed)

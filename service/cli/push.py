@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ from service.cli.output import to_json
 @click.option("--no-card", is_flag=True, help="leave README.md and prototypes.png of the repository alone")
 @click.option("--dry-run", is_flag=True, help="print the model card, and send nothing")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("-q", "--quiet", is_flag=True, help="no progress on the terminal")
 def push(
     bundle: Path,
     address: HubAddress,
@@ -30,6 +32,7 @@ def push(
     no_card: bool,
     dry_run: bool,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Put BUNDLE on the Hugging Face hub at ADDRESS, with a model card made of its manifest.
 
@@ -44,7 +47,14 @@ def push(
     if dry_run:
         click.echo(model_card(loaded, address, license=license), nl=False)
         return
-    written = Hub().push(loaded, address, license=license, is_private=is_private, with_card=not no_card)
+    written = Hub().push(
+        loaded,
+        address,
+        license=license,
+        is_private=is_private,
+        with_card=not no_card,
+        with_progress=sys.stderr.isatty() and not quiet,
+    )
     if as_json:
         click.echo(to_json({"name": loaded.name, "digest": loaded.digest, "source": str(written)}))
     else:

@@ -101,6 +101,17 @@ def local_settings(bundle: BundleAddress | None) -> Settings:
     return settings if bundle is None else dataclasses.replace(settings, bundle=(bundle,))
 
 
+def chosen_url(bundle: BundleAddress | None, url: str | None) -> str | None:
+    """The service that a command of click is to ask, None for the model here: --bundle goes before the
+    variable. Raises click.UsageError where both are on the command line."""
+    if bundle is None:
+        return url
+    context = click.get_current_context()
+    if context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("give --bundle or --url, not both")
+    return None
+
+
 def with_target(command: F) -> F:
     """Give a command the options that say where it runs, as its argument `target`."""
 
@@ -112,12 +123,8 @@ def with_target(command: F) -> F:
         quiet: bool,
         **options: Any,
     ) -> Any:
-        if bundle is not None:
-            context = click.get_current_context()
-            if context.get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE:
-                raise click.UsageError("give --bundle or --url, not both")
-            url = None
-        return command(target=Target(bundle, url, api_key, timeout, quiet), **options)
+        target = Target(bundle, chosen_url(bundle, url), api_key, timeout, quiet)
+        return command(target=target, **options)
 
     for option in reversed(
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,20 +23,24 @@ class SitePage:
     ids: set[str] = field(default_factory=set)
 
 
-def site_pages(site: Path) -> Iterator[SitePage]:
+def site_pages(site: Path) -> dict[str, SitePage]:
+    """All pages by their place in the site, such as `how-to/edit.html`."""
+    found = {}
     for path in sorted(site.rglob("*.html")):
         reader = _Reader(SitePage(path))
         reader.feed(path.read_text(encoding="utf-8"))
         reader.close()
-        yield reader.page
+        found[path.relative_to(site).as_posix()] = reader.page
+    return found
 
 
-def dead_links(site: Path) -> list[str]:
+def dead_links(pages: Mapping[str, SitePage]) -> list[str]:
     """Links and loads of the site's own that lead to no file, or to no anchor, with the page that has them."""
-    pages = {page.path: page for page in site_pages(site)}
+    ids = {page.path: page.ids for page in pages.values()}
     dead = []
-    for path, page in pages.items():
-        if path.name == "404.html":  # its links begin with the address that the site will have
+    for name, page in pages.items():
+        path = page.path
+        if name == "404.html":  # its links begin with the address that the site will have
             continue
         for link in (*page.links, *page.loads):
             parts = urlsplit(link)
@@ -46,9 +50,8 @@ def dead_links(site: Path) -> list[str]:
             if target.is_dir():
                 target /= "index.html"
             anchor = unquote(parts.fragment)
-            is_there = target.is_file() and (not anchor or target not in pages or anchor in pages[target].ids)
-            if not is_there:
-                dead.append(f"{path.relative_to(site)}: {link}")
+            if not target.is_file() or (anchor and anchor not in ids.get(target, {anchor})):
+                dead.append(f"{name}: {link}")
     return dead
 
 

@@ -55,7 +55,9 @@ def test_commands_of_patronus_parse() -> None:
     assert len(found) > 8
     for name, *arguments in found:
         command = program.commands[name]
-        existing = [str(ROOT / "bundles" / "fashion-mnist") if "bundles/" in part else part for part in arguments]
+        existing = [
+            str(ROOT / "bundles" / "fashion-mnist") if "bundles/" in part else part for part in arguments
+        ]
         try:
             command.make_context(name, existing, resilient_parsing=False)
         except click.ClickException as error:
@@ -81,7 +83,9 @@ def test_settings_that_pages_name_are_there() -> None:
 def test_files_that_pages_name_are_there() -> None:
     made = {"deploy/secrets", "deploy/secrets/api_keys"}
     for page in PAGES:
-        named = set(re.findall(r"`((?:docs|deploy|model|service|benchmarks)/[\w./-]*|[A-Z]+\.md)`", page.read_text()))
+        named = set(
+            re.findall(r"`((?:docs|deploy|model|service|benchmarks)/[\w./-]*|[A-Z]+\.md)`", page.read_text())
+        )
         for name in named - made:
             assert (ROOT / name).exists(), f"{page.name}: {name}"
 

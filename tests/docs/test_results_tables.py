@@ -8,10 +8,10 @@ from docs.results_tables import RESULTS, ResultsTableError, with_tables
 
 
 def test_a_table_is_what_the_results_say_and_names_its_file() -> None:
-    page = with_tables('Before\n\n{{ table "soak.md" }}\n\nAfter\n', measurements="../m")
-    first = next(line for line in (RESULTS / "soak.md").read_text().splitlines() if line.startswith("|"))
+    page = with_tables('Before\n\n{{ table "faults.md" }}\n\nAfter\n', measurements="../m")
+    first = next(line for line in (RESULTS / "faults.md").read_text().splitlines() if line.startswith("|"))
     assert first in page
-    assert "*From [soak.md](../m/soak.md).*" in page
+    assert "*From [faults.md](../m/faults.md).*" in page
     assert page.startswith("Before\n\n|")
     assert page.endswith("\n\nAfter\n")
 

@@ -164,7 +164,7 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
         (["models", "--url", "http://127.0.0.1:9", "--timeout", "1"], 3, "ConnectError"),
         (["serve", "--port", "many"], 2, "PATRONUS_PORT must be a whole number, not 'many'"),
         (["paint"], 2, "No such command 'paint'"),
-        (["bench"], 2, "--url"),
+        (["bench", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
     ],
 )
 def test_what_goes_wrong_is_said_and_has_its_status(
@@ -238,6 +238,13 @@ def test_bench_prints_percentiles_and_goodput(fake_url: str, capsys: pytest.Capt
     assert main([*load, "--endpoint", "encode"]) == 0
     table = capsys.readouterr().out
     assert [line.split()[0] for line in table.splitlines()][-5:] == ["alone", "p50", "p95", "p99", "goodput"]
+
+
+def test_bench_loads_a_bundle_here(capsys: pytest.CaptureFixture[str]) -> None:
+    load = ["bench", "--bundle", str(SHIPPED_BUNDLE), "--endpoint", "encode", "--rate", "20"]
+    assert main([*load, "--duration", "0.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_ok"] == found["num_requests"] > 0
 
 
 def test_goodput_counts_answers_within_three_times_what_one_takes_alone() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model.bundle_address import HubAddress
 from service.settings import SHIPPED_BUNDLES, Settings, SettingsError, cache_directory, state_directory
 
 NUMBERS = [
@@ -107,6 +108,16 @@ def test_each_setting_is_read_from_its_variable() -> None:
         state_dir=Path("/var/lib/patronus"),
         tracing="otlp",
     )
+
+
+def test_a_bundle_may_be_one_of_the_hub() -> None:
+    environment = {"PATRONUS_BUNDLE": "hf://lab/faces@v1, bundles/mine"}
+    assert Settings.from_environment(environment).bundle == (
+        HubAddress("lab/faces", "v1"),
+        Path("bundles/mine"),
+    )
+    with pytest.raises(SettingsError, match=r"PATRONUS_BUNDLE must be directories or hf://.*'hf://faces'"):
+        Settings.from_environment({"PATRONUS_BUNDLE": "hf://faces"})
 
 
 def test_variables_of_other_programs_are_left_alone() -> None:

@@ -157,6 +157,7 @@ def test_a_sweep_prints_its_table_and_keeps_it(
             "--emergence-plot needs --dataset",
         ),
         (("remeasure", "nowhere", "--data", "x"), "manifest.json cannot be read"),
+        (("remeasure", "hf://lab/faces", "--data", "x"), "--out is needed: hf://lab/faces is no directory"),
         (("remeasure", "nowhere", "--emergence-samples", "-1"), "--emergence-samples must be >= 0"),
         (("remeasure", "nowhere", "--effect-samples", "1"), "--effect-samples must be 0 or >= 2, not 1"),
         (
