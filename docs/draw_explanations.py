@@ -1,7 +1,7 @@
 """Draw the pictures of the site's explanations from the shipped models: `python docs/draw_explanations.py`.
 
-prototypes.png, what_s_holds.png, where.png, when.png and effects.png are answers of the service, which runs in
-this process; batching.png is the engine itself at work on a runner without weights.
+prototypes.png, what_s_holds.png, where.png, when.png and effects.png are answers of the service, which runs
+in this process; batching.png is the engine itself at work on a runner without weights.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from model.bundle import Bundle
@@ -30,7 +31,7 @@ from model.schedule import NoiseSchedule
 from model.transforms import to_picture
 from service.app import create_app
 from service.cli.in_process import in_process
-from service.client import Client, Picture
+from service.client import Client
 from service.engine.engine_core import EngineCore
 from service.engine.fake_runner import FakeRunner
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
@@ -121,8 +122,11 @@ def draw_when(client: Client) -> None:
     trace = client.trace(image=EXAMPLE, num_images=1, steps=STEPS, num_previews=8, seed=3)
     (image,) = trace.images
     figure = plt.figure(figsize=(9, 4.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 2))
-    for axis, preview in zip(above.subplots(1, len(image.previews)), image.previews, strict=True):
+    parts = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 2)), dtype=object)
+    above, below = parts
+    for axis, preview in zip(
+        above.subplots(1, len(image.previews), squeeze=False)[0], image.previews, strict=True
+    ):
         _show(axis, preview.image.to_numpy(), f"t = {preview.timestep}")
     axis = below.subplots()
     change = np.abs(image.activations[-1] - image.activations[0])
@@ -171,7 +175,7 @@ def draw_batching() -> None:
         for tick, names in enumerate(plan):
             for row, name in enumerate(names):
                 colour = to_rgba(colours[name.upper()], 1.0 if name.isupper() else 0.25)
-                axis.add_patch(plt.Rectangle((tick, row), 1, 1, facecolor=colour, edgecolor="white"))
+                axis.add_patch(Rectangle((tick, row), 1, 1, facecolor=colour, edgecolor="white"))
                 axis.text(tick + 0.5, row + 0.5, name, ha="center", va="center", fontsize=7)
         for name, arrival, *_ in JOBS:
             axis.plot(arrival, -0.35, "^", color=colours[name], markersize=7, clip_on=False)
@@ -181,7 +185,7 @@ def draw_batching() -> None:
         )
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[1].set_xlabel(
-        "network calls; a triangle: a request comes; a square: a row of the call; pale: done, waits for its batch",
+        "network calls; triangle: a request comes; square: a row of a call; pale: done, waits for the batch",
         fontsize=8,
     )
     _save(figure, "batching.png")
@@ -241,7 +245,7 @@ def _face() -> npt.NDArray[np.uint8]:
     return np.asarray(to_picture(COLOUR.pictures.reference_images[0]))
 
 
-def _show(axis: Axes, picture: npt.NDArray[np.uint8] | Picture, title: str) -> None:
+def _show(axis: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
     axis.imshow(picture, cmap="gray", interpolation="nearest")
     axis.set_title(title, fontsize=7, pad=2)
     axis.axis("off")

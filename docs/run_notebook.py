@@ -21,7 +21,7 @@ TIMEOUT_S = 120
 
 def main(arguments: list[str]) -> int:
     os.environ["PYTHONPATH"] = str(ROOT)  # for the kernel: this copy of the project
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
     )
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if "--write" in arguments:
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # when each cell ran: another time, another file
-        nbformat.write(notebook, NOTEBOOK)
+        nbformat.write(notebook, NOTEBOOK)  # type: ignore[no-untyped-call]
     return 0
 
 

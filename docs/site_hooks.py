@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: pages from the code, the measurements, pictures, the notebook."""
+"""What MkDocs calls while it builds: pages from the code, measurements, pictures, the notebook."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ def bundle_page() -> str:
         f"{' and '.join(map(str, READABLE_VERSIONS))} are read.\n",
         "```text\n" + files + "\n```\n",
         prose(rest) + "\n",
-        "Loading checks the format version, the hash of every file and that all parts describe the same number of "
-        "prototypes; a runner checks each graph's inputs before it serves. Whatever is wrong is named. The bundle's "
-        f"digest is the sha256 of `{MANIFEST}`, which names every other file's.\n",
+        "Loading checks the format version, the hash of every file and that all parts describe the same "
+        "number of prototypes; a runner checks each graph's inputs before it serves. Whatever is wrong is "
+        f"named. The bundle's digest is the sha256 of `{MANIFEST}`, which names every other file's.\n",
         "## Graphs { #graphs }\n",
         f"Inputs of the graphs of the shipped `{bundle.name}`; `None` is the batch, which is free.\n",
     ]
@@ -48,8 +48,8 @@ def bundle_page() -> str:
     ]
     parts += [
         table(("graph", "input", "shape"), rows),
-        f"`coefficients` are the {NUM_COEFFICIENTS} numbers of one row's step, alpha, sigma, clip, a, b, c, d and keep "
-        "([samplers](model.md#model.samplers)):\n",
+        f"`coefficients` are the {NUM_COEFFICIENTS} numbers of one row's step, alpha, sigma, clip, a, b, c, "
+        "d and keep ([samplers](model.md#model.samplers)):\n",
         "```text\n" + _step_equations() + "\n```\n",
         "## Manifest { #manifest }\n",
         f"That of `{bundle.name}`, with long lists elided:\n",

@@ -25,22 +25,22 @@ TAGS = {
 
 INTRODUCTION = """# HTTP API
 
-*Written from the application's OpenAPI document, which a running service has at `/openapi.json`, with a viewer
-at `/docs`.*
+*Written from the application's OpenAPI document, which a running service has at `/openapi.json`, with a
+viewer at `/docs`.*
 
-**Pictures in**: a file `image` of a form, several where several are allowed; or base64 in JSON, `data:` URLs
-included; or the `image_id` of an earlier answer. PNG, JPEG or WebP, resized exactly as in training. In a form,
-every other field is JSON text.
+**Pictures in**: a file `image` of a form, several where several are allowed; or base64 in JSON, `data:`
+URLs included; or the `image_id` of an earlier answer. PNG, JPEG or WebP, resized exactly as in training. In a
+form, every other field is JSON text.
 
-**Pictures out**: base64 PNG in JSON; where an operation lists `image/png`, `Accept: image/png` gets the picture
-itself.
+**Pictures out**: base64 PNG in JSON; where an operation lists `image/png`, `Accept: image/png` gets the
+picture itself.
 
 **Streams**: where an operation lists `text/event-stream`, `Accept: text/event-stream` gets `progress` events
 ([ProgressEvent](http-bodies.md#progressevent)), at last one `result` or `error`. A client that leaves is no
 longer computed for.
 
-**Errors** are RFC 9457 problem details ([ProblemModel](http-bodies.md#problemmodel)), those of `/v2` have that
-protocol's own shape. Every answer carries `X-Request-ID`, the caller's own where one was sent.
+**Errors** are RFC 9457 problem details ([ProblemModel](http-bodies.md#problemmodel)), those of `/v2` have
+that protocol's own shape. Every answer carries `X-Request-ID`, the caller's own where one was sent.
 
 **Keys**: where the service has some, operations marked so want one, as `X-API-Key` or as bearer token.
 """
@@ -110,7 +110,7 @@ def type_of(schema: Mapping[str, Any]) -> str:
             return "file"
         return "string" + _bounds(schema, "minLength", "maxLength", " characters")
     if kind in ("integer", "number"):
-        return kind + _range(schema)
+        return f"{kind}{_range(schema)}"
     return "any" if kind is None else str(kind)
 
 

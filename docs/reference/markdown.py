@@ -25,7 +25,7 @@ def code(text: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already; line ends in them are spaces, and the last line is blank."""
+    """A table of cells that are Markdown already; line ends in them become spaces."""
     lines = [columns, ["---"] * len(columns), *rows]
     return (
         "\n".join("| " + " | ".join(" ".join(cell.split()) for cell in line) + " |" for line in lines) + "\n"

@@ -16,9 +16,9 @@ def metrics_page() -> str:
     return "\n".join(
         (
             "# Metrics\n",
-            "*Written from `service/metrics.py`.* `GET /metrics` is in Prometheus' text format and wants no key. "
-            "Each process has a registry of its own: scrape every replica by its own address. Beside these there "
-            "are the Prometheus client's `process_*`, `python_gc_*` and `python_info`.\n",
+            "*Written from `service/metrics.py`.* `GET /metrics` is in Prometheus' text format and wants no "
+            "key. Each process has a registry of its own: scrape every replica by its own address. Beside "
+            "these there are the Prometheus client's `process_*`, `python_gc_*` and `python_info`.\n",
             table(("metric", "kind", "labels", "meaning"), _rows()),
             "Histograms have `_bucket`, `_sum` and `_count`, with these bounds:\n",
             table(("histogram", "bounds"), _bounds()),
@@ -34,7 +34,7 @@ def all_metrics() -> list[MetricWrapperBase]:
 
 def exposed_name(metric: MetricWrapperBase) -> str:
     """As it stands in /metrics: a counter's ends in _total."""
-    return metric._name + ("_total" if isinstance(metric, Counter) else "")
+    return f"{metric._name}_total" if isinstance(metric, Counter) else str(metric._name)
 
 
 def _rows() -> Iterator[list[str]]:

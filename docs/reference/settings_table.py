@@ -29,11 +29,11 @@ def settings_page() -> str:
     return "\n".join(
         (
             "# Settings\n",
-            "*Written from `service/settings.py`.* Environment variables; a bad value or an unknown name stops "
-            "start-up and names itself.\n",
+            "*Written from `service/settings.py`.* Environment variables; a bad value or an unknown name "
+            "stops start-up and names itself.\n",
             table(("variable", "default", "allowed", "meaning"), _rows()),
-            f"{secrets} name files that hold those settings, as containers get secrets; a file that holds nothing "
-            "stops start-up. In a file of keys each may have a line of its own.\n",
+            f"{secrets} name files that hold those settings, as containers get secrets; a file that holds "
+            "nothing stops start-up. In a file of keys each may have a line of its own.\n",
             f"Variables that begin with `{CLIENT_PREFIX}` are for the program "
             "[`patronus`](patronus.md), not for the service.\n",
         )

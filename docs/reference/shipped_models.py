@@ -16,7 +16,7 @@ MEBIBYTE = 2**20
 def shipped_models_page() -> str:
     parts = [
         "# Shipped models\n",
-        "*Written from the manifests of the bundles*, whose numbers `GET /version` and `GET /models` give too.\n",
+        "*Written from the manifests of the bundles*, whose numbers `GET /version` has too.\n",
     ]
     for directory in SHIPPED_BUNDLES:
         bundle = Bundle.load(directory)

@@ -35,7 +35,7 @@ def site_pages(site: Path) -> dict[str, SitePage]:
 
 
 def dead_links(pages: Mapping[str, SitePage]) -> list[str]:
-    """Links and loads of the site's own that lead to no file, or to no anchor, with the page that has them."""
+    """The site's own links and loads that lead to no file, or to no anchor, behind the page that has them."""
     ids = {page.path: page.ids for page in pages.values()}
     dead = []
     for name, page in pages.items():

@@ -45,7 +45,7 @@ def test_every_block_of_the_tutorial_works_and_shows_what_it_says(
     for name in made:
         assert (checkout / name).read_bytes().startswith(b"\x89PNG"), name
     assert "<html" in (checkout / "diagnosis.html").read_text()
-    assert '"handle"' in (checkout / "named.json").read_text()
+    assert '"side"' in (checkout / "named.json").read_text()
 
 
 def test_the_command_that_starts_the_service_is_there() -> None:
