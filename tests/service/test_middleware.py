@@ -41,7 +41,7 @@ async def broken(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ask(
     app: ASGIApp,
-    path: str = "/",
+    path: str = "/encode",
     *,
     address: str = "10.0.0.1",
     headers: Mapping[str, str] | None = None,

@@ -1,7 +1,7 @@
 /** All prototypes as cards. */
 
 import { element, pixelImage, select } from "../dom.js";
-import { fullNameOf, hintOf, nameOf, pictureUrl } from "../prototypes.js";
+import { attributeText, fullNameOf, nameOf, pictureUrl } from "../prototypes.js";
 import { facts } from "./prototype_dialog.js";
 
 const ORDERS = {
@@ -49,8 +49,8 @@ function card(prototype, showDetails) {
     { type: "button", class: "card", "aria-label": `${fullNameOf(prototype)}: details`, onclick: () => showDetails(prototype.index) },
     pixelImage(pictureUrl(prototype), "", { class: "pixels card-picture" }),
     element("strong", {}, nameOf(prototype)),
+    best && element("small", { class: "muted" }, attributeText(best)),
     facts([
-      ["Label", best && (hintOf(prototype) || best.name.replaceAll("_", " "))],
       ["AUROC", best && best.auroc.toFixed(2)],
       ["Emerges", prototype.emergence_timestep === null ? null : `t = ${prototype.emergence_timestep}`],
     ]),

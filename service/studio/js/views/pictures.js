@@ -6,7 +6,7 @@ import { changes } from "../side_effects.js";
 import { place } from "./boxed_picture.js";
 import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 
-const SHOWN_SIDE_EFFECTS = 4;
+const SHOWN_SIDE_EFFECTS = 3;
 
 export function pictures({ session, showCode }) {
   const original = frame("Original");
