@@ -134,9 +134,9 @@ def table_of(measurement: Measurement, judge: Judge) -> list[str]:
     lines = [
         "Success: the judge sees the label after the edit. Leakage: share of the judge's answers on labels "
         "of other attributes that turned, against the same picture regenerated without the edit. "
-        f"Regenerating alone turns {measurement.unedited_flips:.3f} of the answers on the given picture. Judge: balanced "
-        "accuracy on faces that it did not learn from. Moved: the prototype's re-encoded activation went the "
-        "way it was asked.",
+        f"Regenerating alone turns {measurement.unedited_flips:.3f} of the answers on the given picture. "
+        "Judge: balanced accuracy on faces that it did not learn from. Moved: the prototype's re-encoded "
+        "activation went the way it was asked.",
         "",
         "| label | judge | attribute: AUROC | success | leakage | leakage / success | success, one round "
         "| leakage, one round | prototype | AUROC | moved | success | leakage | leakage / success |",
