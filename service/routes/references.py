@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from service.problems import ProblemError
 from service.routes.answering import Context, answer, json_response, model_info, png_response
 from service.routes.schemas import ReferencesResponse
 
-PNG = {200: {"content": {"image/png": {}}}}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 
 def references_router(context: Context) -> APIRouter:

@@ -47,7 +47,8 @@ def test_references_are_the_bundles_own(studio_url: str) -> None:
     assert pictures is not None
     file = httpx.get(f"{studio_url}/references/3", params={"model": "fashion-mnist"})
     assert file.headers["content-type"] == "image/png"
-    assert np.array_equal(Image.open(io.BytesIO(file.content)), to_picture(pictures.reference_images[3]))
+    sent = np.asarray(Image.open(io.BytesIO(file.content)))
+    assert np.array_equal(sent, np.asarray(to_picture(pictures.reference_images[3])))
     assert len(httpx.get(f"{studio_url}/references").json()["images"]) == len(pictures.reference_images)
     assert httpx.get(f"{studio_url}/references/1000").status_code == 404
     assert httpx.get(f"{studio_url}/references/x").status_code == 404
