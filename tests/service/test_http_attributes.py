@@ -1,0 +1,134 @@
+"""Edits of attributes over HTTP, and from the client and the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from model.bundle import Bundle
+from service.cli.edits import EditType
+from service.client import Client, Edit
+from tests.service.conftest import b64
+
+BAG = {"attribute": "Bag", "op": "max"}
+
+
+@pytest.fixture(scope="module")
+def image(reference_pngs: list[bytes]) -> str:
+    return b64(reference_pngs[0])
+
+
+def log_odds(bundle: Bundle, s: list[float], name: str) -> float:
+    assert bundle.attributes is not None
+    assert bundle.statistics is not None
+    k = bundle.attributes.names.index(name)
+    return float(bundle.attributes.probe_logits(np.array([s], np.float32), bundle.statistics)[0, k])
+
+
+def test_attributes_are_listed_with_their_reach(real: httpx.Client, bundle: Bundle) -> None:
+    assert bundle.attributes is not None
+    listed = real.get("/prototypes").json()["attributes"]
+    assert [attribute["name"] for attribute in listed] == list(bundle.attributes.names)
+    for attribute in listed:
+        assert attribute["low"] < attribute["high"]
+        assert 0.5 < attribute["auroc"] <= 1.0
+        assert attribute["prototypes"]
+
+
+def test_an_edited_attribute_comes_nearer_to_what_was_asked(
+    real: httpx.Client, bundle: Bundle, image: str
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [BAG], "steps": 20}).json()
+    (bag,) = answer["attributes"]
+    assert bag["name"] == "Bag"
+    for moment in ("before", "asked", "achieved", "reconstruction"):
+        assert bag[moment] == pytest.approx(log_odds(bundle, answer["activations"][moment], "Bag"), abs=0.01)
+    assert abs(bag["asked"] - bag["achieved"]) < abs(bag["asked"] - bag["before"])
+    assert answer["activations"]["asked"] != answer["activations"]["before"]
+
+
+def test_prototypes_that_an_attribute_moves_are_held_where_it_puts_them(
+    real: httpx.Client, image: str
+) -> None:
+    body = {"image": image, "edits": [BAG], "steps": 6, "preserve": "others", "rounds": 2}
+    answer = real.post("/edit", json=body).json()
+    assert answer["preserved"] == list(range(30))
+    asked, achieved = (np.array(answer["activations"][name]) for name in ("asked", "achieved"))
+    assert answer["leakage"] > 0.0
+    assert np.abs(asked - achieved).mean() > 0.0
+
+
+def test_attributes_and_prototypes_can_be_edited_together(real: httpx.Client, image: str) -> None:
+    edits = [BAG, {"prototype": 0, "op": "max"}]
+    answer = real.post("/edit", json={"image": image, "edits": edits, "steps": 4, "rounds": 1}).json()
+    assert [attribute["name"] for attribute in answer["attributes"]] == ["Bag"]
+
+
+@pytest.mark.parametrize("options", [{"decouple": True}, {"start": "auto"}, {"inversion": "bdia"}])
+def test_attributes_work_with_every_other_option(
+    real: httpx.Client, image: str, options: dict[str, Any]
+) -> None:
+    body = {"image": image, "edits": [BAG], "steps": 10, "rounds": 1, **options}
+    answer = real.post("/edit", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+def test_generated_images_take_the_attribute(real: httpx.Client, bundle: Bundle) -> None:
+    body = {"num_images": 4, "steps": 10, "seed": 3}
+    plain = real.post("/generate", json=body).json()
+    edited = real.post("/generate", json={**body, "edits": [BAG]}).json()
+    rises = [
+        log_odds(bundle, after["achieved"], "Bag") - log_odds(bundle, before["achieved"], "Bag")
+        for before, after in zip(plain["images"], edited["images"], strict=True)
+    ]
+    assert np.mean(rises) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("edit", "status", "words"),
+    [
+        ({"attribute": "Beard", "op": "max"}, 404, "no attribute 'Beard'"),
+        ({"attribute": "Bag", "prototype": 3, "op": "max"}, 422, "of a prototype or of an attribute"),
+        ({"op": "max"}, 422, "of a prototype or of an attribute"),
+        ({"attribute": "Bag", "op": "set"}, 422, "needs a value"),
+        ({"attribute": 7, "op": "max"}, 422, "string"),
+    ],
+)
+def test_edits_that_make_no_sense_are_refused(
+    real: httpx.Client, image: str, edit: dict[str, Any], status: int, words: str
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [edit]})
+    assert answer.status_code == status
+    assert words in answer.text
+
+
+def test_a_diagnosis_intervenes_on_prototypes_only(real: httpx.Client) -> None:
+    answer = real.post("/diagnose", json={"edits": [BAG], "num_samples": 8, "steps": 2})
+    assert answer.status_code == 422
+    assert "intervenes on prototypes" in answer.json()["detail"]
+
+
+def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes]) -> None:
+    with Client(real_url) as client:
+        edited = client.edit(reference_pngs[0], [Edit(None, "max", attribute="Bag")], steps=4, rounds=1)
+        assert edited.attributes[0].name == "Bag"
+        listed = client.prototypes().attributes
+        assert listed is not None
+        assert "Bag" in [attribute.name for attribute in listed]
+
+
+@pytest.mark.parametrize(
+    ("text", "edit"),
+    [
+        ("@smile=max", Edit(None, "max", None, "smile")),
+        ("@smile=-2.5", Edit(None, "add", -2.5, "smile")),
+        ("@ankle boot=3", Edit(None, "set", 3.0, "ankle boot")),
+        ("@a=b=x2", Edit(None, "scale", 2.0, "a=b")),
+        ("smile=max", Edit("smile", "max")),
+    ],
+)
+def test_the_command_line_writes_attributes_with_an_at_sign(text: str, edit: Edit) -> None:
+    assert EditType().convert(text, None, None) == edit
