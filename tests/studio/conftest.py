@@ -93,6 +93,7 @@ def open_studio(browser: Browser, studio_url: str) -> Iterator[OpenStudio]:
             viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if theme == "dark" else "light",
             accept_downloads=True,
+            reduced_motion="reduce",  # colours that are on their way would fail rules of contrast
         )
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
