@@ -88,7 +88,7 @@ def test_picture_comes_from_a_file_the_prior_or_the_clipboard(open_studio: OpenS
     page = open_studio()
     page.locator("#file").set_input_files(EXAMPLE)
     expect(page.locator(".pictures")).to_contain_text("example.png")
-    page.get_by_role("button", name="Sample one").click()
+    page.get_by_role("button", name="Sample", exact=True).click()
     expect(page.locator(".pictures")).to_contain_text("sample of the prior, seed 1")
     page.evaluate(
         """async () => {

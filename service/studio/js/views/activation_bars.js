@@ -5,7 +5,7 @@ import { editOf, prototypeTarget } from "../edits.js";
 import { fullNameOf, hintOf, nameOf, pictureUrl, rangeOf, signed, standardised } from "../prototypes.js";
 
 const ORDERS = {
-  unusual: "Distance from the mean",
+  unusual: "Distance to mean",
   value: "Activation",
   index: "Number",
   name: "Name",
@@ -16,7 +16,7 @@ export function activationBars({ session, showDetails }) {
   let order = "unusual";
   let rows = [];
   const list = element("ul", { class: "bars", "aria-label": "Prototypes", onmouseleave: () => session.look(null) });
-  const search = element("input", { type: "search", "aria-label": "Find a prototype", placeholder: "Find", size: 8, oninput: () => arrange() });
+  const search = element("input", { type: "search", "aria-label": "Find a prototype", placeholder: "Find", size: 6, oninput: () => arrange() });
   const extrapolate = element("input", {
     type: "checkbox",
     id: "extrapolate",

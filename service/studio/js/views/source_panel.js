@@ -12,7 +12,7 @@ export function sourcePanel({ session }) {
     onchange: () => take(file.files[0]),
   });
   const seed = element("input", { type: "number", id: "prior-seed", min: 0, max: 4294967295, value: 1, "aria-label": "Seed of the sample" });
-  const sample = element("button", { type: "button", onclick: () => session.samplePrior(Number(seed.value) || 0) }, "Sample one");
+  const sample = element("button", { type: "button", onclick: () => session.samplePrior(Number(seed.value) || 0) }, "Sample");
   const references = element("div", { class: "references", role: "group", "aria-label": "Reference pictures of the model" });
   const note = element("p", { class: "muted" });
   const panel = element(
