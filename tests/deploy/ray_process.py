@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,8 @@ class RayProcess:
         own = {
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(directory),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(24),  # or Ray writes one into the home directory
             "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploy.ray.http_contract:middlewares",
         }
         with self._log.open("wb") as log:

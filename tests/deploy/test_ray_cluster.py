@@ -23,7 +23,7 @@ from service.client import AsyncClient, Client, calls
 from service.client.events import Progress
 from service.client.results import Generation
 from service.client.retrying import Retries
-from service.settings import SHIPPED_BUNDLE
+from service.settings import SHIPPED_BUNDLE, Settings
 from tests.deploy.ray_process import RayProcess, ray_process
 
 LONG = {"steps": 1000, "num_images": 4}
@@ -206,6 +206,10 @@ def test_replica_that_goes_answers_those_it_has(cluster: RayProcess) -> None:
     assert going_while_asked, "all were answered before the replica had to go"
     assert len({tuple(images_of(answer)) for answer in answers}) == 1
     cluster.until_running(1)
+
+
+def test_replica_that_goes_has_longer_than_its_requests(cluster: RayProcess) -> None:
+    assert cluster.details()["grace_s"] > Settings().request_timeout_s
 
 
 def test_load_brings_replicas_and_its_end_takes_them_away(cluster: RayProcess) -> None:
