@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import tempfile
@@ -27,9 +28,7 @@ class Patronus:
     def __init__(self, backend: Backend) -> None:
         self.model = WholeRequests(backend)
 
-    @serve.batch(  # type: ignore[untyped-decorator]
-        max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_TIMEOUT_S
-    )
+    @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_TIMEOUT_S)
     async def run(self, batch: list[Work]) -> list[Answer]:
         return await asyncio.to_thread(self.model.run, batch)
 
@@ -45,7 +44,7 @@ def main() -> None:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _temp_dir=tempfile.gettempdir(),
     )
     serve.start(
@@ -54,7 +53,7 @@ def main() -> None:
     )
     serve.run(Patronus.bind(backend), route_prefix="/predict")  # type: ignore[attr-defined]
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.deploy.ray_cluster DIRECTORY`: a Ray cluster of one machine, for tests.
+"""`python -m benchmarks.ray_cluster DIRECTORY`: a Ray cluster of one machine, driven by `process`.
 
 It does what lines of JSON on stdin tell, answers each with a line, and ends with its stdin:
 
