@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from benchmarks.faults.redis_process import redis_process
+from benchmarks.ray_cluster.process import ClusterError, RayProcess, ray_process
 from service.client import AsyncClient, Client, calls
 from service.client.events import Progress
 from service.client.results import Generation
 from service.client.retrying import Retries
-from service.settings import SHIPPED_BUNDLE
-from tests.deploy.ray_process import RayProcess, ray_process
+from service.settings import SHIPPED_BUNDLE, Settings
 
 LONG = {"steps": 1000, "num_images": 4}
 """Seconds of work, unless it is given up."""
@@ -208,6 +208,10 @@ def test_replica_that_goes_answers_those_it_has(cluster: RayProcess) -> None:
     cluster.until_running(1)
 
 
+def test_replica_that_goes_has_longer_than_its_requests(cluster: RayProcess) -> None:
+    assert cluster.details()["grace_s"] > Settings().request_timeout_s
+
+
 def test_load_brings_replicas_and_its_end_takes_them_away(cluster: RayProcess) -> None:
     autoscaling = {
         "min_replicas": 1,
@@ -263,5 +267,5 @@ def test_another_bundle_is_rolled_out_under_load(cluster: RayProcess, tiny_bundl
 
 def test_bad_setting_fails_the_deployment_and_names_itself(cluster: RayProcess) -> None:
     cluster.deploy(num_replicas=1, environment={"PATRONUS_COLOUR": "red"})
-    with pytest.raises(AssertionError, match="PATRONUS_COLOUR"):
+    with pytest.raises(ClusterError, match="PATRONUS_COLOUR"):
         cluster.until(lambda: cluster.details()["status"] == "RUNNING")

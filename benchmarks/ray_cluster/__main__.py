@@ -1,9 +1,10 @@
-"""`python -m tests.deploy.ray_cluster DIRECTORY`: a Ray cluster of one machine, for tests.
+"""`python -m benchmarks.ray_cluster DIRECTORY`: a Ray cluster of one machine, driven by `process`.
 
 It does what lines of JSON on stdin tell, answers each with a line, and ends with its stdin:
 
     {"deploy": CONFIG}   as `serve deploy`; null, once the config is taken
-    {"details": null}    the pids and states of replicas, and the application's status and message
+    {"details": null}    pids and states of replicas, how long one that goes may take, the application's
+                         status and message
 """
 
 from __future__ import annotations
@@ -65,7 +66,13 @@ def details(client: Any) -> dict[str, Any]:
         for deployment in application["deployments"].values()
         for replica in deployment["replicas"]
     ]
-    return {"status": application["status"], "message": application["message"], "replicas": replicas}
+    configs = [deployment["deployment_config"] for deployment in application["deployments"].values()]
+    return {
+        "status": application["status"],
+        "message": application["message"],
+        "replicas": replicas,
+        "grace_s": min((config["graceful_shutdown_timeout_s"] for config in configs), default=None),
+    }
 
 
 if __name__ == "__main__":
