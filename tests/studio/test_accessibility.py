@@ -51,6 +51,15 @@ def test_phone_shows_every_view_without_scrolling_sideways(open_studio: OpenStud
         assert page.evaluate("document.documentElement.scrollWidth") == 360, view
 
 
+def test_edited_attribute_passes_axe_in_both_themes_and_fits_a_phone(open_studio: OpenStudio) -> None:
+    page = open_studio("#edits=@Bag=max&steps=5", size=(360, 740))
+    page.locator(VIEWS["studio"]).wait_for()
+    assert grave_problems(page) == []
+    page.get_by_role("button", name="Dark theme").click()
+    assert grave_problems(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_dialogs_pass_axe(open_studio: OpenStudio) -> None:
     page = open_studio("#edits=21=5")
     page.get_by_role("button", name="Export").click()

@@ -222,6 +222,63 @@ def test_export_gives_files_and_code_that_runs(
         assert download.value.suggested_filename == f"fashion-mnist{suffix}"
 
 
+def attribute(page: Page, name: str) -> Locator:
+    return page.locator(f".attribute[data-attribute='{name}']")
+
+
+def test_attribute_is_raised_exported_and_undone(
+    open_studio: OpenStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = open_studio("#picture=reference-0&steps=10")
+    more = page.get_by_role("button", name="More Bag", exact=True)
+    with page.expect_request("**/edit") as sent:
+        more.click()
+    assert body_of(sent.value)["edits"] == [{"attribute": "Bag", "op": "max"}]
+    is_done(page)
+    shown = base64.b64decode(edited_picture(page).split(",")[1])
+    expect(more).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".effects")).to_contain_text(
+        re.compile(r"Bag log-odds -?[\d.]+ → -?[\d.]+ of -?[\d.]+")
+    )
+    page.get_by_role("button", name="Export").click()
+    code = page.locator("pre.code")
+    expect(code).to_contain_text('{"attribute":"Bag","op":"max"}')
+    page.get_by_role("button", name="Python").click()
+    expect(code).to_contain_text('Edit(None, "max", attribute="Bag")')
+    monkeypatch.syspath_prepend(DEPLOY)  # where `patronus_server` is
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.inner_text(), "exported", "exec"), {})
+    assert (tmp_path / "edited.png").read_bytes() == shown
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    expect(more).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".effects")).to_be_hidden()
+    page.keyboard.press("Control+Shift+Z")
+    expect(more).to_have_attribute("aria-pressed", "true")
+
+
+def test_attribute_slider_sends_log_odds_that_the_link_carries(open_studio: OpenStudio) -> None:
+    page = open_studio("#model=cartoon-faces&picture=reference-3&edits=@glasses=max,30=5&steps=5")
+    is_done(page)
+    log_odds = page.get_by_label("glasses, log-odds", exact=True)
+    log_odds.focus()
+    with page.expect_request("**/edit") as sent:
+        page.keyboard.press("PageDown")
+    edit = body_of(sent.value)["edits"][0]
+    assert (edit["attribute"], edit["op"]) == ("glasses", "set")
+    expect(page.get_by_role("button", name="More glasses", exact=True)).to_have_attribute(
+        "aria-pressed", "false"
+    )
+    is_done(page)
+    again = open_studio(page.url[page.url.index("#") :])
+    is_done(again)
+    assert edited_picture(again) == edited_picture(page)
+    again_odds = again.get_by_label("glasses, log-odds", exact=True)
+    assert float(again_odds.input_value()) == pytest.approx(edit["value"], abs=0.3)  # one step of the slider
+    again.get_by_role("button", name="Reset glasses", exact=True).click()
+    expect(attribute(again, "glasses").get_by_role("slider")).to_be_hidden()
+
+
 def test_prototypes_are_found_by_label_and_shown_in_detail(open_studio: OpenStudio) -> None:
     page = open_studio("#model=cartoon-faces&view=prototypes")
     expect(page.locator(".card")).to_have_count(48)
@@ -258,7 +315,7 @@ def test_everything_is_reached_by_keyboard(open_studio: OpenStudio) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
     page.keyboard.press("Enter")
-    for _ in range(80):  # as many stops as there are before the first slider, at most
+    for _ in range(120):  # as many stops as there are before the first slider, at most
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.matches('.bars input[type=range]')"):
             break

@@ -125,8 +125,10 @@ function invocation(method, parameters) {
 }
 
 function pythonEdit(edit) {
-  const { prototype, op, value } = edit;
-  return `Edit(${[prototype, op, value].filter((part) => part !== undefined).map(python).join(", ")})`;
+  const { prototype = null, op, value, attribute } = edit;
+  const parts = [prototype, op, value].filter((part) => part !== undefined).map(python);
+  if (attribute !== undefined) parts.push(`attribute=${python(attribute)}`);
+  return `Edit(${parts.join(", ")})`;
 }
 
 /** A JSON value as Python writes it. */

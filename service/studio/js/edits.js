@@ -1,12 +1,23 @@
 /**
- * Edits: what is changed in s. Each has a target and sets it to a value, and each target is edited once.
- * @typedef {{kind: "prototype", index: number}} Target
- * @typedef {{target: Target, op: "set", value: number}} Edit
+ * Edits: what is changed in s. Each has a target and sets it to a value, or to its 0.99 (max) or 0.01 quantile (min);
+ * each target is edited once.
+ * @typedef {{kind: "prototype", index: number} | {kind: "attribute", index: string}} Target an attribute's index: its name
+ * @typedef {{target: Target, op: "set", value: number} | {target: Target, op: "max"|"min"}} Edit
  */
 
 /** @param {number} index @returns {Target} */
 export function prototypeTarget(index) {
   return { kind: "prototype", index };
+}
+
+/** @param {string} name @returns {Target} */
+export function attributeTarget(name) {
+  return { kind: "attribute", index: name };
+}
+
+/** The edits that are of prototypes, by their indices. @param {Edit[]} edits @returns {number[]} */
+export function editedPrototypes(edits) {
+  return edits.filter(({ target }) => target.kind === "prototype").map(({ target }) => target.index);
 }
 
 /** @param {Target} target */
@@ -19,11 +30,10 @@ export function editOf(edits, target) {
   return edits.find((edit) => targetKey(edit.target) === targetKey(target));
 }
 
-/** The edits with the target set to a value, in place of what was asked of it. @returns {Edit[]} */
-export function withEdit(edits, target, value) {
-  const edit = { target, op: "set", value };
-  const key = targetKey(target);
-  if (editOf(edits, target) === undefined) return [...edits, edit];
+/** The edits with this one, in place of what was asked of its target. @param {Edit} edit @returns {Edit[]} */
+export function withEdit(edits, edit) {
+  const key = targetKey(edit.target);
+  if (editOf(edits, edit.target) === undefined) return [...edits, edit];
   return edits.map((other) => (targetKey(other.target) === key ? edit : other));
 }
 
@@ -34,5 +44,5 @@ export function withoutEdit(edits, target) {
 
 /** An edit as the API takes it. @param {Edit} edit */
 export function toApi({ target, op, value }) {
-  return { [target.kind]: target.index, op, value };
+  return { [target.kind]: target.index, op, ...(value !== undefined && { value }) };
 }

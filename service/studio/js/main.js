@@ -6,6 +6,7 @@ import { initialState, Session } from "./session.js";
 import { Store } from "./store.js";
 import { fromHash, toHash } from "./url_hash.js";
 import { activationBars } from "./views/activation_bars.js";
+import { attributeEdits } from "./views/attribute_edits.js";
 import { codeDialog } from "./views/code_dialog.js";
 import { compareView } from "./views/compare.js";
 import { diagnoseView } from "./views/diagnose.js";
@@ -36,7 +37,7 @@ const views = {
       { class: "studio" },
       sourcePanel(tools),
       pictures(tools),
-      activationBars(tools),
+      element("div", { class: "edits-column" }, attributeEdits(tools), activationBars(tools)),
       element("div", { class: "stack" }, timeline(tools), settingsForm(tools)),
     ),
   ),

@@ -4,7 +4,8 @@
  */
 
 import * as calls from "./calls.js";
-import { editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
+import { reachOf, told } from "./attributes.js";
+import { attributeTarget, editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
 import { History } from "./history.js";
 import { pngUrl } from "./dom.js";
 import { rangeOf } from "./prototypes.js";
@@ -18,6 +19,7 @@ export function initialState() {
     models: [],
     model: null, // its name
     prototypes: [],
+    attributes: [], // see attributes.js; none for a model without labels
     references: null, // base64 pictures; null before they are known
     source: null, // see calls.js
     activations: null, // s of the source
@@ -59,7 +61,7 @@ export class Session {
       this.store.update({ models, view: wanted.view });
       const name = models.some(({ name }) => name === wanted.model) ? wanted.model : models[0].name;
       await this.#load(name, options);
-      const known = wanted.edits.filter(({ target }) => target.index < this.state.prototypes.length);
+      const known = wanted.edits.filter(({ target }) => this.#has(target));
       this.store.update({ edits: known, settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
@@ -75,7 +77,7 @@ export class Session {
   /** Read the prototypes anew, after a key was given or a name was changed elsewhere. */
   async #load(model, options) {
     this.changing.stop();
-    const [{ prototypes }, { images }] = await Promise.all([
+    const [{ prototypes, attributes }, { images }] = await Promise.all([
       this.api.json(calls.prototypes(model), options),
       this.api.json(calls.references(model), options),
     ]);
@@ -83,6 +85,7 @@ export class Session {
     this.store.update({
       model,
       prototypes,
+      attributes: told(attributes),
       references: images,
       source: null,
       activations: null,
@@ -94,6 +97,11 @@ export class Session {
       diagnosed: null,
       ...this.#undoState(),
     });
+  }
+
+  #has({ kind, index }) {
+    const { prototypes, attributes } = this.state;
+    return kind === "prototype" ? index < prototypes.length : attributes.some(({ name }) => name === index);
   }
 
   #restore(origin) {
@@ -146,13 +154,35 @@ export class Session {
   setEdit(index, value) {
     const [low, high] = rangeOf(this.state.prototypes[index], this.state.settings.extrapolate);
     this.#record(`slider ${index}`);
-    this.#edit(withEdit(this.state.edits, prototypeTarget(index), Math.min(high, Math.max(low, value))));
+    this.#edit(withEdit(this.state.edits, { target: prototypeTarget(index), op: "set", value: Math.min(high, Math.max(low, value)) }));
+  }
+
+  /** @param {string} name of an attribute @param {number} logOdds */
+  setAttribute(name, logOdds) {
+    const [low, high] = reachOf(this.state.attributes.find((attribute) => attribute.name === name), this.state.settings.extrapolate);
+    this.#record(`slider of ${name}`);
+    this.#edit(withEdit(this.state.edits, { target: attributeTarget(name), op: "set", value: Math.min(high, Math.max(low, logOdds)) }));
+  }
+
+  /** To the end of what the data has. @param {string} name of an attribute @param {"max"|"min"} op */
+  pushAttribute(name, op) {
+    this.#record(`${op} of ${name}`);
+    this.#edit(withEdit(this.state.edits, { target: attributeTarget(name), op }));
   }
 
   resetEdit(index) {
-    if (editOf(this.state.edits, prototypeTarget(index)) === undefined) return;
-    this.#record(`reset ${index}`);
-    this.#edit(withoutEdit(this.state.edits, prototypeTarget(index)));
+    this.#reset(prototypeTarget(index));
+  }
+
+  /** @param {string} name */
+  resetAttribute(name) {
+    this.#reset(attributeTarget(name));
+  }
+
+  #reset(target) {
+    if (editOf(this.state.edits, target) === undefined) return;
+    this.#record(`reset ${target.kind} ${target.index}`);
+    this.#edit(withoutEdit(this.state.edits, target));
   }
 
   resetEdits() {

@@ -8,19 +8,21 @@ const NOTABLE_STDS = 0.5;
  * @param {{call: any, response: any}} outcome of /edit
  * @param {import("./prototypes.js").Prototype[]} prototypes
  * @returns {{edited: {prototype: any, before: number, asked: number, achieved: number}[],
- *   others: {prototype: any, change: number}[]}} others: by how many standard deviations, the most first
+ *   attributes: {name: string, before: number, asked: number, achieved: number}[],
+ *   others: {prototype: any, change: number}[]}} others: by how many standard deviations from what was asked of
+ *   them, the most first; that is what was before, unless an attribute moves them all
  */
 export function changes({ call, response }, prototypes) {
   const { before, asked, achieved } = response.activations;
-  const chosen = new Set(call.body.edits.map(({ prototype }) => prototype));
+  const chosen = new Set(call.body.edits.map(({ prototype }) => prototype).filter((j) => j !== undefined));
   const edited = [...chosen].map((j) => ({ prototype: prototypes[j], before: before[j], asked: asked[j], achieved: achieved[j] }));
   const others = prototypes
     .filter(({ index, statistics }) => !chosen.has(index) && statistics !== null)
     .map((prototype) => ({
       prototype,
-      change: standardised(prototype, achieved[prototype.index]) - standardised(prototype, before[prototype.index]),
+      change: standardised(prototype, achieved[prototype.index]) - standardised(prototype, asked[prototype.index]),
     }))
     .filter(({ change }) => Math.abs(change) >= NOTABLE_STDS)
     .sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
-  return { edited, others };
+  return { edited, attributes: response.attributes, others };
 }

@@ -4,7 +4,7 @@
  */
 
 import { DEFAULT_SETTINGS } from "./calls.js";
-import { prototypeTarget } from "./edits.js";
+import { attributeTarget, prototypeTarget } from "./edits.js";
 
 /** @param {any} state of the store @param {string} view @param {string|null} reduced base64 of an uploaded picture */
 export function toHash({ model, source, edits, settings, view }, reduced = null) {
@@ -13,7 +13,7 @@ export function toHash({ model, source, edits, settings, view }, reduced = null)
   const origin = originText(source?.origin, reduced);
   if (origin !== null) fields.set("picture", origin);
   if (edits.length > 0) {
-    fields.set("edits", edits.map(({ target, value }) => `${target.index}=${round(value)}`).join(","));
+    fields.set("edits", edits.map(editText).join(","));
   }
   for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
     if (settings[name] !== usual) fields.set(name, String(settings[name]));
@@ -57,11 +57,29 @@ function originFrom(text) {
   return kind === "reference" ? { kind, index: Number(value) } : { kind: "sample", seed: Number(value) };
 }
 
+/** As 21=5.3, or for an attribute as @glasses=5.3 or @glasses=max. */
+function editText({ target, op, value }) {
+  const key = target.kind === "attribute" ? `@${encodeURIComponent(target.index)}` : target.index;
+  return `${key}=${op === "set" ? round(value) : op}`;
+}
+
 function editsFrom(text) {
-  const pairs = text.split(",").map((part) => /^(\d{1,6})=(-?\d+(?:\.\d+)?)$/.exec(part));
-  return pairs
-    .filter((pair) => pair !== null)
-    .map(([, index, value]) => ({ target: prototypeTarget(Number(index)), op: "set", value: Number(value) }));
+  return text.split(",").flatMap((part) => {
+    const [, index, name, asked] = /^(?:(\d{1,6})|@([^=]+))=(max|min|-?\d+(?:\.\d+)?)$/.exec(part) ?? [];
+    if (asked === undefined) return [];
+    const edit = asked === "max" || asked === "min" ? { op: asked } : { op: "set", value: Number(asked) };
+    if (name !== undefined) return decoded(name).map((attribute) => ({ target: attributeTarget(attribute), ...edit }));
+    return edit.op === "set" ? [{ target: prototypeTarget(Number(index)), ...edit }] : [];
+  });
+}
+
+/** The text in a list, or an empty one where it cannot be read. */
+function decoded(text) {
+  try {
+    return [decodeURIComponent(text)];
+  } catch {
+    return [];
+  }
 }
 
 function settingsFrom(fields) {

@@ -3,6 +3,7 @@
 import * as calls from "../calls.js";
 import { element, pixelImage, select } from "../dom.js";
 import { downloadBlob } from "../downloads.js";
+import { editedPrototypes } from "../edits.js";
 import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 import { Task } from "../task.js";
 import { boxed } from "./boxed_picture.js";
@@ -40,12 +41,13 @@ export function diagnoseView({ session, showCode }) {
   );
 
   session.store.follow(["prototypes", "edits"], ({ prototypes, edits }) => {
+    const isEdited = editedPrototypes(edits).length > 0;
     const options = [
       ["all", "all prototypes"],
-      ...(edits.length > 0 ? [["edited", "the edited ones"]] : []),
+      ...(isEdited ? [["edited", "the edited ones"]] : []),
       ...prototypes.map((prototype) => [String(prototype.index), fullNameOf(prototype)]),
     ];
-    if (!options.some(([key]) => key === which)) which = edits.length > 0 ? "edited" : "all";
+    if (!options.some(([key]) => key === which)) which = isEdited ? "edited" : "all";
     choice.replaceChildren(select("Change", options, which, (value) => (which = value)));
   });
   session.store.follow(["model"], clear);
@@ -71,7 +73,7 @@ export function diagnoseView({ session, showCode }) {
 
   function indices() {
     if (which === "all") return null;
-    return which === "edited" ? session.state.edits.map(({ target }) => target.index) : [Number(which)];
+    return which === "edited" ? editedPrototypes(session.state.edits) : [Number(which)];
   }
 
   function run() {

@@ -1,5 +1,6 @@
 /** Original, reconstruction and edited picture side by side, heat maps over them, and what the edit did. */
 
+import { readable } from "../attributes.js";
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
 import { changes } from "../side_effects.js";
@@ -154,22 +155,30 @@ function whereText(prototype, { original, edited }) {
 /** What was asked and reached, and what else changed. */
 function summaryOf(session, { outcome, prototypes }) {
   if (outcome?.response.activations?.achieved === undefined) return [];
-  const { edited, others } = changes(outcome, prototypes);
-  const clamped = outcome.response.clamped.map(({ prototype, requested, used }) =>
-    element("p", { class: "muted" }, `${nameOf(prototypes[prototype])}: ${requested.toFixed(2)} is beyond the data, ${used.toFixed(2)} was used. Tick Extrapolate to leave the data's range.`),
+  const { edited, attributes, others } = changes(outcome, prototypes);
+  const clamped = outcome.response.clamped.map(({ prototype, attribute, requested, used }) =>
+    element("p", { class: "muted" }, `${beyondText(prototypes[prototype], attribute, requested)}, ${used.toFixed(2)} was used. Tick Extrapolate to leave the data's range.`),
   );
   return [
     element("h3", {}, "Asked and reached"),
+    ...attributes.map(({ name, before, asked, achieved }) =>
+      element("p", {}, `${readable(name)} `, element("span", { class: "number muted" }, `log-odds ${before.toFixed(1)} → ${achieved.toFixed(1)} of ${asked.toFixed(1)} asked`)),
+    ),
     ...edited.map(({ prototype, before, asked, achieved }) =>
       row(prototype, `${before.toFixed(2)} → ${achieved.toFixed(2)} of ${asked.toFixed(2)} asked`, null),
     ),
     ...clamped,
-    element("h3", {}, "What else changed"),
+    element("h3", {}, attributes.length === 0 ? "What else changed" : "What else changed, beside what the attributes move"),
     ...(others.length === 0 ? [element("p", { class: "muted" }, "Nothing else by more than half a standard deviation.")] : []),
     ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) =>
       row(prototype, `${signed(change)} sd`, edited.length === 0 ? null : measureButton(session, edited[0].prototype, prototype)),
     ),
   ];
+}
+
+function beyondText(prototype, attribute, requested) {
+  if (attribute === null) return `${nameOf(prototype)}: ${requested.toFixed(2)} is beyond the data`;
+  return `${readable(attribute)}: log-odds of ${requested.toFixed(2)} take activations beyond the data`;
 }
 
 function row(prototype, text, action) {

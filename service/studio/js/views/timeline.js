@@ -7,6 +7,7 @@ import { nameOf, standardised } from "../prototypes.js";
 import { StatusLine, Task } from "../task.js";
 
 const SHOWN_WITHOUT_EDITS = 3;
+const SHOWN_OF_AN_ATTRIBUTE = 2;
 
 export function timeline({ session, showCode }) {
   const task = new Task(new StatusLine());
@@ -77,8 +78,9 @@ export function timeline({ session, showCode }) {
   }
 
   function shownPrototypes() {
-    const { prototypes, activations, focus } = session.state;
-    const edited = traced.call.body.edits.map(({ prototype }) => prototype);
+    const { prototypes, attributes, activations, focus } = session.state;
+    const carriers = (name) => attributes.find((attribute) => attribute.name === name)?.prototypes.slice(0, SHOWN_OF_AN_ATTRIBUTE) ?? [];
+    const edited = traced.call.body.edits.flatMap(({ prototype, attribute }) => (attribute === undefined ? [prototype] : carriers(attribute)));
     const notable = [...prototypes]
       .sort((a, b) => Math.abs(standardised(b, activations[b.index]) ?? 0) - Math.abs(standardised(a, activations[a.index]) ?? 0))
       .slice(0, SHOWN_WITHOUT_EDITS)

@@ -1,0 +1,96 @@
+/** One row for each attribute that the model tells: less of it, more of it, or on a slider how much. */
+
+import { askedOf, reachOf, readable } from "../attributes.js";
+import { element } from "../dom.js";
+import { attributeTarget, editOf } from "../edits.js";
+import { signed } from "../prototypes.js";
+
+const SLIDER_STEPS = 200;
+
+/** @param {{session: import("../session.js").Session}} tools */
+export function attributeEdits({ session }) {
+  let rows = [];
+  const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title" });
+  const panel = element(
+    "details",
+    { class: "panel attributes-panel", open: true, hidden: true },
+    element("summary", {}, element("h2", { id: "attributes-title" }, "Attributes")),
+    element("p", { class: "legend" }, "Each moves all prototypes together, as they go together in the data. AUROC: how surely it is told."),
+    list,
+  );
+
+  session.store.follow(["attributes"], ({ attributes }) => {
+    rows = attributes.map((attribute) => attributeRow(session, attribute));
+    list.replaceChildren(...rows.map(({ item }) => item));
+    panel.hidden = rows.length === 0;
+  });
+  session.store.follow(["attributes", "source", "edits", "outcome", "settings"], ({ source, edits, outcome, settings }) => {
+    const told = outcome?.response.attributes ?? [];
+    for (const row of rows) row.show(source !== null, edits, told, settings.extrapolate);
+  });
+  return panel;
+}
+
+/** @param {import("../session.js").Session} session @param {import("../attributes.js").Attribute} attribute */
+function attributeRow(session, attribute) {
+  const { name, auroc } = attribute;
+  const label = readable(name);
+  const buttons = { min: pushButton("min", "Less"), max: pushButton("max", "More") };
+  const value = element("span", { class: "bar-value" });
+  const change = element("div", { class: "fill change" });
+  const achievedMark = element("div", { class: "achieved", hidden: true });
+  const slider = element("input", { type: "range", "aria-label": `${label}, log-odds`, oninput: () => session.setAttribute(name, Number(slider.value)) });
+  const reset = element("button", { type: "button", class: "plain", "aria-label": `Reset ${label}`, onclick: () => { session.resetAttribute(name); buttons.max.focus(); } }, "×");
+  const amount = element(
+    "div",
+    { class: "attribute-amount", hidden: true },
+    element("div", { class: "bar-track" }, element("div", { class: "groove" }), change, achievedMark, slider),
+    value,
+    reset,
+  );
+  const item = element(
+    "li",
+    { class: "attribute", "data-attribute": name },
+    element("span", { class: "attribute-name", title: label }, label),
+    element("span", { class: "bar-value" }, `AUROC ${auroc.toFixed(2)}`),
+    element("div", { class: "attribute-buttons" }, buttons.min, buttons.max),
+    amount,
+  );
+
+  function pushButton(op, text) {
+    const button = element("button", { type: "button", "aria-pressed": "false", "aria-label": `${text} ${label}`, onclick: push }, text);
+    function push() {
+      if (button.getAttribute("aria-pressed") === "true") session.resetAttribute(name);
+      else session.pushAttribute(name, op);
+    }
+    return button;
+  }
+
+  function show(isReady, edits, told, extrapolate) {
+    const edit = editOf(edits, attributeTarget(name));
+    for (const [op, button] of Object.entries(buttons)) {
+      button.disabled = !isReady;
+      button.setAttribute("aria-pressed", String(edit?.op === op));
+    }
+    item.classList.toggle("is-edited", edit !== undefined);
+    amount.hidden = edit === undefined;
+    if (edit === undefined) return;
+    const asked = askedOf(attribute, edit);
+    const known = told.find((other) => other.name === name); // the log-odds before are known from the first edit on
+    const [low, high] = reachOf(attribute, extrapolate);
+    const place = (logOdds) => 100 * Math.min(1, Math.max(0, (logOdds - low) / (high - low)));
+    slider.min = String(low);
+    slider.max = String(high);
+    slider.step = String((high - low) / SLIDER_STEPS);
+    slider.value = String(asked);
+    const from = place(known?.before ?? asked);
+    change.style.left = `${Math.min(from, place(asked))}%`;
+    change.style.width = `${Math.abs(place(asked) - from)}%`;
+    achievedMark.hidden = known === undefined;
+    if (known !== undefined) achievedMark.style.left = `${place(known.achieved)}%`;
+    value.replaceChildren(element("b", {}, signed(asked)));
+    const reached = known === undefined ? "" : `, was ${known.before.toFixed(1)}, reached ${known.achieved.toFixed(1)}`;
+    slider.setAttribute("aria-valuetext", `asked ${asked.toFixed(1)}${reached}`);
+  }
+  return { item, show };
+}
