@@ -14,6 +14,10 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+LEAST_SPREAD = 1e-4
+"""Of log-odds: what hardly varies is not counted in smaller units than this."""
+
+
 class AttributesError(ValueError):
     """Attributes do not describe the prototypes of one model."""
 
@@ -81,6 +85,19 @@ class Attributes:
     def probe_logits(self, activations: Float32, statistics: ActivationStatistics) -> Float64:
         """Log-odds (N, K) that images with s (N, m) have each attribute, by the probes."""
         return np.asarray(statistics.standardised(activations) @ self.probe_weights.T + self.probe_biases)
+
+    def logit_spread(self, statistics: ActivationStatistics) -> Float64:
+        """Standard deviation (K,) of the probes' log-odds over the training data, LEAST_SPREAD at least.
+
+        As if activations correlated as their normal scores do: that is the correlation that is kept.
+        """
+        variance = ((self.probe_weights @ statistics.correlation) * self.probe_weights).sum(axis=1)
+        return np.asarray(np.sqrt(variance.clip(LEAST_SPREAD**2)))
+
+    def logit_correlation(self, statistics: ActivationStatistics) -> Float64:
+        """Correlation (K, m) of the probes' log-odds with each activation, over the training data."""
+        covariance = self.probe_weights @ statistics.correlation
+        return np.asarray(covariance / self.logit_spread(statistics)[:, None])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: AUROCs of 4, weights of 6 significant digits."""

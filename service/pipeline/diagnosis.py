@@ -174,9 +174,6 @@ def _diagnosis(
 def _attribute_effects(
     attributes: Attributes, statistics: ActivationStatistics, seed: int, own: Float64, album: _Album
 ) -> AttributeEffects:
-    weights = attributes.probe_weights  # (K, m), on standardised s
-    covariance = weights @ statistics.correlation  # (K, m), of the log-odds and s
-    spread = np.sqrt((covariance * weights).sum(axis=1).clip(LEAST_SPREAD**2))
     differences = np.stack(
         [
             attributes.probe_logits(pair.after.activations, statistics)
@@ -184,10 +181,10 @@ def _attribute_effects(
             for pair in album.pairs
         ]
     )
-    differences /= spread  # (J, n, K)
-    is_tested = np.ones((len(own), len(spread)), dtype=bool)
+    differences /= attributes.logit_spread(statistics)  # (J, n, K)
+    is_tested = np.ones((len(own), len(attributes.names)), dtype=bool)
     effects = measure_effects(differences, own, is_tested, seed=seed)
-    correlation = (covariance / spread[:, None]).T[album.prototypes]
+    correlation = attributes.logit_correlation(statistics).T[album.prototypes]
     return AttributeEffects(
         names=attributes.names,
         effects=effects,
