@@ -216,8 +216,7 @@ def drive(
     after, before, change = (np.stack(parts) for parts in zip(*found, strict=True))
     judged = judge.probabilities(after) - judge.probabilities(before)
     assert bundle.statistics is not None  # measured above
-    spread = np.maximum(bundle.statistics.std, 1e-4)
-    others = np.delete(np.abs(change / spread), plan.edited, axis=1).mean(axis=1)
+    others = np.delete(np.abs(change / bundle.statistics.spread), plan.edited, axis=1).mean(axis=1)
     psnr = _psnr(before, images) if way == "edit" else None
     return Outcome(judged[:, HAIR], judged[:, SMILE], np.asarray(others), psnr)
 

@@ -8,14 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from model.statistics import ActivationStatistics, rounded
+from model.statistics import LEAST_SPREAD, ActivationStatistics, rounded
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-
-
-LEAST_SPREAD = 1e-4
-"""Of log-odds: what hardly varies is not counted in smaller units than this."""
 
 
 class AttributesError(ValueError):

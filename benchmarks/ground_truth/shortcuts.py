@@ -30,7 +30,6 @@ from tqdm import tqdm
 from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, Judge
 from benchmarks.ground_truth.small_models import fine_tuning, model_of, run_directory, small_config, train_in
 from model.couplings import Effects, measure_effects
-from model.effects import LEAST_SPREAD
 from model.patronus import Patronus
 from model.samplers import ddim
 from model.schedule import NoiseSchedule
@@ -51,7 +50,7 @@ Bools = npt.NDArray[np.bool_]
 
 SEED = 2_000_101
 STEPS = 10
-NUM_SAMPLES = 64
+NUM_SAMPLES = 8
 FALSE_ALARMS = 0.05
 NUM_RESAMPLES = 2000
 PAIRS = (
@@ -182,7 +181,7 @@ def read(patronus: Patronus, planted: Sequence[Planted], judge: Judge) -> Readin
     chosen = np.random.default_rng(SEED).choice(len(s_own), NUM_SAMPLES, replace=False)
     before, after = _moved(patronus, statistics, prototypes, s_own[chosen])  # (K, n, C, H, W)
     low, high = (np.stack([encode_all(patronus, pixels)[0] for pixels in some]) for some in (before, after))
-    differences = (high - low) / np.maximum(statistics.std, LEAST_SPREAD)  # (K, n, m)
+    differences = (high - low) / statistics.spread  # (K, n, m)
     rows = np.arange(len(prototypes))
     own = differences[rows, :, prototypes]  # (K, n)
     on_prototypes = _effects(differences[:, :, prototypes], own, ~np.eye(len(rows), dtype=bool))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from model.attributes import Attributes
 from model.bundle import Bundle
 from model.couplings import LEAST_SAMPLES, Effects, measure_effects
-from model.effects import LEAST_SPREAD
 from model.prototype_boxes import PrototypeBoxes
 from model.receptive_field import Box
 from model.statistics import ActivationStatistics
@@ -146,7 +145,7 @@ def _diagnosis(
 ) -> Diagnosis:
     pairs = findings.pairs
     prototypes = np.array([intervention.prototype for intervention in experiment.interventions])  # (J,)
-    spread = np.maximum(statistics.std, LEAST_SPREAD)
+    spread = statistics.spread
     differences = np.stack([(pair.after.activations - pair.before.activations) / spread for pair in pairs])
     own = np.stack([differences[i, :, j] for i, j in enumerate(prototypes)])  # (J, n)
     is_other = np.arange(bundle.config.num_prototypes) != prototypes[:, None]
