@@ -67,7 +67,7 @@ class EditTrials:
     def __init__(self, bundle: Bundle, images: Pixels) -> None:
         assert bundle.statistics is not None, "a bundle without statistics has no 0.99 quantiles to raise to"
         self.bundle = bundle
-        self.spread: Float64 = bundle.statistics.std
+        self.spread: Float64 = bundle.statistics.spread
         self._high, self._low = bundle.statistics.high, bundle.statistics.low
         self._runner = OnnxRunner(bundle, device="auto", max_batch=MAX_BATCH)
         self.given = self._read(images)

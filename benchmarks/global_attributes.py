@@ -32,7 +32,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.ground_truth.small_models import small_config, train_in
 from benchmarks.machine import describe
+from benchmarks.result_file import result_file
 from model.attributes import Attributes
 from model.config import EncoderConfig, ImageConfig, ModelConfig, Scale
 from model.patronus import Patronus
@@ -41,16 +43,11 @@ from model.statistics import ActivationStatistics
 from model.transforms import to_x_0
 from training.config import LossConfig, TrainConfig
 from training.data import Dataset, load_dataset
-from training.data.cartoon_faces.attributes import ATTRIBUTES, LABELS, Attribute
-from training.devices import make_accelerator
+from training.data.cartoon_faces import ATTRIBUTES, CARTOON_FACES, LABELS, Attribute
 from training.evaluation.attributes import measure_attributes
 from training.exemplars import encode_all
-from training.presets import PRESETS
-from training.trainer import CHECKPOINT, Trainer, conditioning_losses
+from training.trainer import conditioning_losses
 
-RESULT = Path(__file__).parent / "results" / "global_attributes.md"
-BASE = replace(PRESETS["small-cartoon-faces"], ema_decay=0.99)
-"""A thousandth of so short a run would be its beginning."""
 NUM_PROBE_IMAGES = 10_000
 """Training images that probes are fitted to."""
 NUM_GAP_IMAGES = 512
@@ -75,11 +72,12 @@ class Outcome:
         return float(np.mean([self.auroc[attribute.name] for attribute in _reaching(reach)]))
 
 
-def published(size: int, num_prototypes: int) -> TrainConfig:
+def published(size: int, num_prototypes: int, num_images: int) -> TrainConfig:
     """The paper's encoder, and what its recipe says of it."""
-    model = _model(size, EncoderConfig(num_prototypes=num_prototypes, distance="sum"))
+    config = local(size, num_prototypes, num_images)
+    model = replace(config.model, encoder=EncoderConfig(num_prototypes=num_prototypes, distance="sum"))
     return replace(
-        BASE,
+        config,
         model=replace(model, denoiser=replace(model.denoiser, standardize=False)),
         loss=LossConfig(nearest_patch_weight=0.0, decorrelation_weight=0.0),
         encoder_init="normal",
@@ -87,19 +85,16 @@ def published(size: int, num_prototypes: int) -> TrainConfig:
     )
 
 
-def local(size: int, num_prototypes: int) -> TrainConfig:
-    """Ours: patches of 19 pixels at 64x64, of 9 pixels at 32x32 by one layer of stride 2 less."""
-    encoder = BASE.model.encoder
-    if size == 32:
-        encoder = EncoderConfig(
-            kernel_sizes=(3, 3, 2), channels=(32, 64, 128), strides=(2, 1, 1), paddings=(1, 0, 0)
-        )
-    return replace(BASE, model=_model(size, replace(encoder, num_prototypes=num_prototypes)))
+def local(size: int, num_prototypes: int, num_images: int) -> TrainConfig:
+    """Ours: patches of 19 pixels at 64x64, of 9 pixels at 32x32."""
+    config = small_config(CARTOON_FACES, num_images=num_images, size=size)
+    encoder = replace(config.model.encoder, num_prototypes=num_prototypes)
+    return replace(config, model=replace(config.model, encoder=encoder))
 
 
-def with_whole_image(size: int, num_prototypes: int) -> TrainConfig:
+def with_whole_image(size: int, num_prototypes: int, num_images: int) -> TrainConfig:
     """Ours, and of 48 prototypes 10 wide and 8 global ones."""
-    config = local(size, num_prototypes)
+    config = local(size, num_prototypes, num_images)
     encoder = replace(
         config.model.encoder,
         num_wide_prototypes=round(num_prototypes * 10 / 48),
@@ -108,7 +103,7 @@ def with_whole_image(size: int, num_prototypes: int) -> TrainConfig:
     return replace(config, model=replace(config.model, encoder=encoder))
 
 
-ENCODERS: dict[str, Callable[[int, int], TrainConfig]] = {
+ENCODERS: dict[str, Callable[[int, int, int], TrainConfig]] = {
     "published": published,
     "local": local,
     "global": with_whole_image,
@@ -119,16 +114,8 @@ def train_and_measure(
     name: str, config: TrainConfig, train: Dataset, test: Dataset, directory: Path, device: str = "auto"
 ) -> Outcome:
     """One encoder with its denoiser, trained in `directory` as far as it is not yet."""
-    accelerator = make_accelerator(device)
-    trainer = Trainer(config, train, directory, accelerator)
-    if (directory / CHECKPOINT).exists():
-        trainer.load()
-    trainer.run()
-    average = trainer.ema.module
-    assert isinstance(average, Patronus)
-    outcome = measure(name, config.seed, average.eval(), train, test)
-    accelerator.free_memory()  # it keeps every model that it prepared
-    return outcome
+    patronus = train_in(directory, config, train, device=device)
+    return measure(name, config.seed, patronus, train, test)
 
 
 def measure(name: str, seed: int, patronus: Patronus, train: Dataset, test: Dataset) -> Outcome:
@@ -185,10 +172,6 @@ def table_of(outcomes: Sequence[Outcome], heading: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model(size: int, encoder: EncoderConfig) -> ModelConfig:
-    return replace(BASE.model, image=ImageConfig(3, size, size), encoder=encoder)
-
-
 def _reaching(reach: str) -> list[Attribute]:
     return [attribute for attribute in ATTRIBUTES if attribute.reach == reach]
 
@@ -235,13 +218,11 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     image = ImageConfig(3, options.size, options.size)
-    train, test = (load_dataset("cartoon-faces", None, split, image) for split in ("train", "test"))
+    train, test = (load_dataset(CARTOON_FACES, None, split, image) for split in ("train", "test"))
     outcomes = []
     for seed in options.seeds:
         for name, configure in ENCODERS.items():
-            config = replace(
-                configure(options.size, options.prototypes), seed=seed, num_images=options.images
-            )
+            config = replace(configure(options.size, options.prototypes, options.images), seed=seed)
             run = f"{options.size}px-{options.prototypes}-{options.images}-{name}-seed{seed}"
             outcomes.append(train_and_measure(name, config, train, test, options.out / run, options.device))
     seeds = " ".join(map(str, options.seeds))
@@ -257,8 +238,7 @@ def main() -> int:
     ]
     table = table_of(outcomes, heading)
     print(table)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(table)
+    result_file("global_attributes").write_text(table)
     return 0
 
 

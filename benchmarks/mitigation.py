@@ -15,8 +15,8 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
    every smile prototype, and, as a control, for as long without;
 4. both.
 
-A judge that never saw the shortcut, a small network trained on the pixels of unbiased cartoon faces, says how
-much fair hair and how much smile came. Writes benchmarks/results/mitigation.md.
+A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
+smile came. Writes benchmarks/results/mitigation.md.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from benchmarks.ground_truth.judge import NAMES, Judge, load_judge
+from benchmarks.ground_truth.small_models import fine_tuning, small_config, train_in
 from benchmarks.machine import describe
+from benchmarks.result_file import result_file
 from model.bundle import Bundle
-from model.config import EncoderConfig, ImageConfig, ModelConfig
+from model.patronus import Patronus
 from model.transforms import Pixels
 from service.cache.cache import Cache
 from service.cache.memory_store import MemoryStore
@@ -50,21 +52,15 @@ from service.pipeline.editing import plan_edit
 from service.pipeline.edits import Edit
 from service.pipeline.pipeline import GenerateRequest, Pipeline
 from service.pipeline.request_context import begin_request
-from training.classifier import Classifier, train_classifier
-from training.config import LossConfig, OptimizerConfig, TrainConfig
+from training.config import LossConfig, TrainConfig
 from training.data import Dataset
-from training.data.cartoon_faces import LABELS, Faces, render, split_faces
-from training.devices import make_accelerator
+from training.data.cartoon_faces import Faces, render, split_faces
 from training.evaluation.auroc import auroc_matrix
 from training.exemplars import encode_all
 from training.export import write_bundle
-from training.presets import PRESETS
-from training.trainer import CHECKPOINT, Trainer, load_averaged_model
 
-RESULT = Path(__file__).parent / "results" / "mitigation.md"
 UNBIASED = "cartoon-faces"
 SHORTCUT = "cartoon-faces:fair_hair=smile@1"
-NAMES = tuple(label.name for label in LABELS)
 HAIR, SMILE = NAMES.index("fair_hair"), NAMES.index("smile")
 
 NUM_HAIR, NUM_SMILE = 3, 3
@@ -127,81 +123,28 @@ class Interval:
         return f"{self.value:.3f} ({self.low:.3f} … {self.high:.3f})"
 
 
-class Judge:
-    """Says of pixels how probably each label holds."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
-
-    @classmethod
-    def trained_on(cls, dataset: Dataset) -> Judge:
-        return cls(train_classifier(dataset))
-
-    def probabilities(self, pixels: Pixels) -> Float64:
-        """pixels (n, 3, H, W) -> (n, K)."""
-        features = torch.from_numpy(self._classifier.features(pixels))
-        with torch.no_grad():
-            return np.asarray(torch.sigmoid(self._classifier.head(features)).double().numpy())
-
-    def accuracies(self, dataset: Dataset) -> tuple[float, float]:
-        """Of fair hair and of the smile, on images of which half or fewer have them."""
-        right = (self.probabilities(dataset.pixels) > 0.5) == (dataset.attributes == 1)
-        return float(right[:, HAIR].mean()), float(right[:, SMILE].mean())
-
-
 def drawn(name: str, split: Literal["train", "test"], count: int, size: int) -> tuple[Dataset, Faces]:
     """The first faces of a split, as a data set and as what they are."""
     faces = split_faces(name, split)[:count]
     return Dataset(render(faces, size), np.zeros(len(faces), np.int64), (), faces.labels(), NAMES), faces
 
 
-def recipe(size: int, num_images: int, loss: LossConfig | None = None) -> TrainConfig:
-    """`small-cartoon-faces`, or for pictures below 64 pixels one whose patches are as large a part."""
-    preset = PRESETS["small-cartoon-faces"]
-    model = preset.model
-    if size < 64:
-        encoder = EncoderConfig(
-            num_prototypes=32,
-            kernel_sizes=(3, 3, 2),
-            channels=(32, 64, 128),
-            strides=(2, 1, 1),
-            paddings=(1, 0, 0),
-        )
-        denoiser = dataclasses.replace(
-            model.denoiser, channel_multipliers=(1, 2, 2), attention_levels=(False,) * 3
-        )
-        model = ModelConfig(ImageConfig(3, size, size), encoder, denoiser, prediction="v")
-    return dataclasses.replace(
-        preset, model=model, dataset=SHORTCUT, num_images=num_images, loss=loss or preset.loss
-    )
+def recipe(size: int, num_images: int) -> TrainConfig:
+    """What is trained with the shortcut in its data."""
+    return small_config(SHORTCUT, num_images=num_images, size=size)
 
 
-def fine_tuning(base: TrainConfig, pairs: Sequence[tuple[int, int]], weight: float) -> TrainConfig:
-    """A quarter of `base`, at a third of its learning rate, with another seed; without pairs the control."""
-    optimizer = base.optimizer
-    gentle = OptimizerConfig(
-        **{**vars(optimizer), "learning_rate": optimizer.learning_rate / 3, "warmup_steps": 50}
-    )
+def continued(base: TrainConfig, pairs: Sequence[tuple[int, int]], weight: float) -> TrainConfig:
+    """A quarter of `base` more, gently, with another seed; without pairs the control."""
     loss = dataclasses.replace(base.loss, decoupled_pairs=tuple(pairs), decoupling_weight=weight)
-    return dataclasses.replace(
-        base, num_images=max(base.batch_size, base.num_images // 4), optimizer=gentle, loss=loss, seed=1
-    )
+    num_images = max(base.batch_size, base.num_images // 4)
+    return dataclasses.replace(fine_tuning(base), num_images=num_images, loss=loss, seed=1)
 
 
-def train(config: TrainConfig, dataset: Dataset, run: Path, parent: Path | None = None) -> None:
-    """A run to its end; what is there of it already is kept."""
-    trainer = Trainer(config, dataset, run, make_accelerator("auto"))
-    if (run / CHECKPOINT).exists():
-        trainer.load()
-    elif parent is not None:
-        trainer.start_from(parent)
-    if trainer.step < config.num_steps:
-        trainer.run()
-
-
-def bundle_of(run: Path, train_set: Dataset, test_set: Dataset, *, effect_samples: int) -> Bundle:
-    """The run's bundle, with measured effects."""
-    patronus, _ = load_averaged_model(run)
+def bundle_of(
+    patronus: Patronus, run: Path, train_set: Dataset, test_set: Dataset, *, effect_samples: int
+) -> Bundle:
+    """The bundle of a run's model, with measured effects."""
     return write_bundle(
         patronus,
         out=run / "bundle",
@@ -273,8 +216,7 @@ def drive(
     after, before, change = (np.stack(parts) for parts in zip(*found, strict=True))
     judged = judge.probabilities(after) - judge.probabilities(before)
     assert bundle.statistics is not None  # measured above
-    spread = np.maximum(bundle.statistics.std, 1e-4)
-    others = np.delete(np.abs(change / spread), plan.edited, axis=1).mean(axis=1)
+    others = np.delete(np.abs(change / bundle.statistics.spread), plan.edited, axis=1).mean(axis=1)
     psnr = _psnr(before, images) if way == "edit" else None
     return Outcome(judged[:, HAIR], judged[:, SMILE], np.asarray(others), psnr)
 
@@ -375,8 +317,8 @@ class Setting:
 
 
 CASES = (
-    ("as trained", "(1) as trained", False),
-    ("as trained", "(2) decoupled edit", True),
+    ("shortcut", "(1) as trained", False),
+    ("shortcut", "(2) decoupled edit", True),
     ("control", "control: trained on without the term", False),
     ("decoupled", "(3) trained on with the term", False),
     ("decoupled", "(4) both", True),
@@ -387,22 +329,23 @@ CASES = (
 def measure(setting: Setting, out: Path) -> str:
     """Train what is not there yet, and give the report in Markdown."""
     size = setting.size
-    judge = Judge.trained_on(drawn(UNBIASED, "train", setting.faces, size)[0])
+    judge = load_judge(size)
     unbiased, faces = drawn(UNBIASED, "test", min(5000, setting.faces), size)
     train_set, _ = drawn(SHORTCUT, "train", setting.faces, size)
     test_set, _ = drawn(SHORTCUT, "test", min(2000, setting.faces), size)
 
     base, first = recipe(size, setting.images), out / "shortcut"
-    train(base, train_set, first)
-    activations, _ = encode_all(load_averaged_model(first)[0], train_set.pixels)
+    as_trained = train_in(first, base, train_set)
+    activations, _ = encode_all(as_trained, train_set.pixels)
     hair, smile = telling(activations, train_set.attributes)
     pairs = [(j, k) for j in hair.prototypes for k in smile.prototypes]
-    runs = {"as trained": first, "control": out / "control", "decoupled": out / "decoupled"}
-    train(fine_tuning(base, [], setting.weight), train_set, runs["control"], first)
-    train(fine_tuning(base, pairs, setting.weight), train_set, runs["decoupled"], first)
+    models = {
+        name: train_in(out / name, continued(base, of, setting.weight), train_set, init_from=first)
+        for name, of in (("control", []), ("decoupled", pairs))
+    }
     bundles = {
-        name: bundle_of(run, train_set, test_set, effect_samples=setting.effect_samples)
-        for name, run in runs.items()
+        run: bundle_of(model, out / run, train_set, test_set, effect_samples=setting.effect_samples)
+        for run, model in {first.name: as_trained, **models}.items()
     }
 
     chosen = np.flatnonzero(~faces.has("fair_hair") & ~faces.has("smile"))[: setting.tested]
@@ -425,7 +368,7 @@ def measure(setting: Setting, out: Path) -> str:
         for way in WAYS
         for run, name, decouple in CASES
     ]
-    hair_accuracy, smile_accuracy = judge.accuracies(unbiased)
+    accuracy = 100.0 * judge.accuracy
     return f"""# Mitigation of a planted shortcut
 
 {SHORTCUT} at {size}x{size}, {setting.images} images; {describe()}.
@@ -434,7 +377,8 @@ Command: `{setting.command}`
 Prototypes that tell fair hair among smiling faces (AUROC): {hair}; they are driven together to the end of
 their range that tells it. Prototypes that tell the smile among faces without fair hair: {smile}; each of the
 former is decoupled from each of these. The judge, trained on unbiased faces, is right of fair hair in
-{100 * hair_accuracy:.1f}% and of the smile in {100 * smile_accuracy:.1f}% of {len(unbiased)} unbiased faces.
+{accuracy[HAIR]:.1f}% and of the smile in {accuracy[SMILE]:.1f}% of unbiased faces that it did not learn from
+(balanced accuracy).
 
 {len(chosen)} unbiased test faces that neither smile nor have fair hair. Fair hair, smile: mean change of the
 judge's probability against the same picture made without the edit; others' change: mean absolute, of the
@@ -455,8 +399,7 @@ def main() -> int:
     out = options.pop("out")
     report = measure(Setting(**options), out)
     print(report)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(report)
+    result_file("mitigation").write_text(report)
     return 0
 
 

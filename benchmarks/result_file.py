@@ -1,4 +1,4 @@
-"""Where a table is kept, by the bundle that it is about."""
+"""Where a table is kept, by what it is about."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from service.settings import SHIPPED_BUNDLE
 RESULTS = Path(__file__).parent / "results"
 
 
-def result_file(stem: str, bundle: Bundle) -> Path:
-    """benchmarks/results/<stem>.md, with the bundle's name unless it is the one served by default."""
-    RESULTS.mkdir(exist_ok=True)
-    return RESULTS / (f"{stem}.md" if _is_default(bundle) else f"{stem}-{bundle.name}.md")
+def result_file(stem: str, bundle: Bundle | None = None, *, usual: str = SHIPPED_BUNDLE.name) -> Path:
+    """benchmarks/results/<stem>.md, with the bundle's name unless it is the `usual` one.
+
+    The directory is made. Without a bundle the table is about something else.
+    """
+    name = usual if bundle is None else bundle.name
+    path = RESULTS / (f"{stem}.md" if name == usual else f"{stem}-{name}.md")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def bundle_argument(bundle: Bundle) -> str:
     """How a command names the bundle: not at all where it is the default one."""
-    return "" if _is_default(bundle) else f" --bundle bundles/{bundle.name}"
-
-
-def _is_default(bundle: Bundle) -> bool:
-    return bundle.name == SHIPPED_BUNDLE.name
+    return "" if bundle.name == SHIPPED_BUNDLE.name else f" --bundle bundles/{bundle.name}"

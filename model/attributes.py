@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from model.statistics import ActivationStatistics, rounded
+from model.statistics import LEAST_SPREAD, ActivationStatistics, rounded
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -106,6 +106,19 @@ class Attributes:
         together = statistics.correlation @ weights
         length = weights @ together
         return together * statistics.std / length if length > 0.0 else np.zeros_like(weights)
+
+    def logit_spread(self, statistics: ActivationStatistics) -> Float64:
+        """Standard deviation (K,) of the probes' log-odds over the training data, LEAST_SPREAD at least.
+
+        As if activations correlated as their normal scores do: that is the correlation that is kept.
+        """
+        variance = ((self.probe_weights @ statistics.correlation) * self.probe_weights).sum(axis=1)
+        return np.asarray(np.sqrt(variance.clip(LEAST_SPREAD**2)))
+
+    def logit_correlation(self, statistics: ActivationStatistics) -> Float64:
+        """Correlation (K, m) of the probes' log-odds with each activation, over the training data."""
+        covariance = self.probe_weights @ statistics.correlation
+        return np.asarray(covariance / self.logit_spread(statistics)[:, None])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: AUROCs of 4, weights of 6 significant digits."""

@@ -19,8 +19,11 @@ from model.effects import MeasuredEffects
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+PIVOTS_PER_ENTRY = 10
+"""Far more than are ever needed; only rounding errors of a degenerate problem could ask for more."""
 LEAST_RIDGE = 1e-9
-"""What makes the solution unique where a prototype has no effect at all: it is then driven as asked."""
+"""Of the largest curvature, 1 at least. It makes the solution unique where a prototype has no effect at all,
+which is then driven as asked, and keeps effects of very different sizes from drowning in rounding errors."""
 TOLERANCE = 1e-9
 
 
@@ -33,10 +36,11 @@ class Decoupling:
         Σ_k ((A d)_k - t_k)² + Σ_j λ_j (d_j - t_j)²,    λ_j = Σ_k v_jk
 
     where t is the asked change (0 for held ones) and v_jk the variance of the effect of j on k over samples.
-    The second sum is what the first one would be off by in expectation, for an image whose own effects differ
-    from the mean ones as the samples' did: a ridge (Hoerl and Kennard 1970) whose strength is measured. It
-    draws d to the edit as asked, so that where effects are unknown nothing is corrected; where they are the
-    same in all samples, t is met exactly as far as bounds allow.
+    For an image whose own effects differ from the mean ones as the samples' did, the first sum is larger in
+    expectation by Σ_j λ_j d_j²: a ridge (Hoerl and Kennard 1970) whose strength is measured. Of held entries
+    the second sum is just that; of edited ones it draws d_j to the edit as asked instead of to 0, so that
+    where effects are unknown it is driven as it is without decoupling. Where they are the same in all
+    samples, t is met exactly as far as bounds allow.
     """
 
     effects: MeasuredEffects
@@ -51,8 +55,10 @@ class Decoupling:
         at = np.ix_(entries, entries)
         scale = unit[:, None] / unit  # [j, k]
         effects, variances = (self.effects.mean[at] * scale).T, (self.effects.spread[at] * scale) ** 2
-        ridge = variances.sum(axis=1) + LEAST_RIDGE  # (f,)
-        hessian = effects.T @ effects + np.diag(ridge)  # (f, f)
+        squares = effects.T @ effects  # (f, f)
+        ridge = variances.sum(axis=1)  # (f,)
+        ridge = ridge + LEAST_RIDGE * max(1.0, float((squares.diagonal() + ridge).max()))
+        hessian = squares + np.diag(ridge)
         start = before[..., entries].astype(np.float64).reshape(-1, len(entries))  # (n, f)
         target = (asked[..., entries].reshape(start.shape) - start) / unit
         target[:, len(self.edited) :] = 0.0
@@ -72,11 +78,13 @@ def box_quadratic(hessian: Float64, slope: Float64, low: Float64, high: Float64)
 
     Block principal pivoting (Júdice and Pires 1994): all entries that break a bound are fixed to it, and all
     fixed ones that the gradient pulls inside are freed, at once while that makes them fewer; if it does not
-    for a while, only the last one, which ends for every positive definite H.
+    for a while, only the last one, which ends for every positive definite H. Where rounding errors keep it
+    from ending, the last x, brought within the bounds.
     """
     side = np.zeros(len(slope), np.int64)  # -1: at low, 0: free, 1: at high
     fewest, patience = len(slope) + 1, 3
-    while True:
+    x = np.zeros(len(slope))
+    for _ in range(PIVOTS_PER_ENTRY * (len(slope) + 1)):
         free = side == 0
         x = np.where(side < 0, low, high)
         x[free] = 0.0
@@ -89,7 +97,7 @@ def box_quadratic(hessian: Float64, slope: Float64, low: Float64, high: Float64)
         wanted[inwards] = 0
         wrong = np.flatnonzero(wanted != side)
         if not len(wrong):
-            return x.clip(low, high)
+            break
         if len(wrong) < fewest:
             fewest, patience = len(wrong), 3
         elif patience:
@@ -97,3 +105,4 @@ def box_quadratic(hessian: Float64, slope: Float64, low: Float64, high: Float64)
         else:
             wrong = wrong[-1:]
         side[wrong] = wanted[wrong]
+    return x.clip(low, high)

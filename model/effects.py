@@ -13,9 +13,6 @@ from model.statistics import ActivationStatistics, rounded
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-LEAST_SPREAD = 1e-4
-"""Of an activation over the training data: what hardly varies is not counted in smaller units than this."""
-
 
 class EffectsError(ValueError):
     """Measured effects do not describe the prototypes of one model."""
@@ -69,7 +66,7 @@ class MeasuredEffects:
 
         (m, m) each, in standard deviations of the affected prototype over the training data.
         """
-        scale = (statistics.high - statistics.low)[:, None] / np.maximum(statistics.std, LEAST_SPREAD)
+        scale = (statistics.high - statistics.low)[:, None] / statistics.spread
         return np.asarray(self.mean * scale), np.asarray(self.standard_error * scale)
 
     def to_dict(self) -> dict[str, Any]:

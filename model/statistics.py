@@ -16,6 +16,10 @@ QUANTILE_LEVELS: Float64 = np.arange(1, 100) / 100.0
 """0.01, 0.02 … 0.99."""
 
 
+LEAST_SPREAD = 1e-4
+"""Of an activation over the training data: what hardly varies is not counted in smaller units than this."""
+
+
 class StatisticsError(ValueError):
     """Statistics do not describe the prototypes of one model."""
 
@@ -26,7 +30,7 @@ class ActivationStatistics:
 
     mean, std, minimum, maximum: (m,); quantiles: (m, 99) at QUANTILE_LEVELS;
     correlation: (m, m), of the normal scores (ranks mapped through the normal quantile function),
-    which is what a Gaussian copula needs.
+    which is what a Gaussian copula needs; 0 for an activation that never varies.
     """
 
     mean: Float64
@@ -60,6 +64,11 @@ class ActivationStatistics:
         return len(self.mean)
 
     @property
+    def spread(self) -> Float64:
+        """The unit that changes of each prototype are counted in, (m,): `std`, LEAST_SPREAD at least."""
+        return np.maximum(self.std, LEAST_SPREAD)
+
+    @property
     def low(self) -> Float64:
         """The 0.01 quantile of each prototype, (m,): the least that edits reach without extrapolation."""
         return self.quantiles[:, 0]
@@ -73,9 +82,10 @@ class ActivationStatistics:
     def measure(cls, activations: Float32) -> ActivationStatistics:
         """Statistics of s over N images, (N, m), N >= 2."""
         s = activations.astype(np.float64)
-        ranks = s.argsort(axis=0).argsort(axis=0)
+        ranks = np.stack([_mean_ranks(column) for column in s.T], axis=1)
         scores = normal_quantile((ranks + 0.5) / len(s))
-        correlation = np.atleast_2d(np.corrcoef(scores, rowvar=False))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            correlation = np.atleast_2d(np.corrcoef(scores, rowvar=False))
         return cls(
             mean=s.mean(axis=0),
             std=s.std(axis=0),
@@ -117,8 +127,8 @@ class ActivationStatistics:
         return np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
 
     def standardised(self, activations: Float32) -> Float64:
-        """s (N, m) less its mean, over its deviation; one that does not vary is only centred."""
-        return np.asarray((activations - self.mean) / np.where(self.std > 0.0, self.std, 1.0))
+        """s (N, m) less its mean, in units of `spread`."""
+        return np.asarray((activations - self.mean) / self.spread)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, numbers rounded to 6 significant digits."""
@@ -135,6 +145,13 @@ class ActivationStatistics:
             return cls(**arrays)
         except (TypeError, AttributeError, ValueError) as error:
             raise StatisticsError(f"statistics are malformed: {error}") from error
+
+
+def _mean_ranks(values: Float64) -> Float64:
+    """Ranks 0 … N - 1 of values (N,); equal ones share their mean, or their order would look like a cause."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    return np.asarray((last - (counts - 1) / 2.0)[place])
 
 
 def normal_cdf(z: Float64) -> Float64:

@@ -16,6 +16,8 @@ from training.data import Dataset
 from training.export import git_revision, replacing, require_images
 from training.measurements import EFFECT_SAMPLES, EMERGENCE_SAMPLES, graph_scores, measure
 
+ROUNDING = 1e-5
+"""Of a quantile (0 … 9.21) that a manifest keeps in 6 significant digits, and that another device finds."""
 LARGEST_SHIFT = 0.01
 """Of a quantile, in standard deviations: more than another device's rounding, less than other data's."""
 
@@ -100,7 +102,8 @@ def _require_same(bundle: Bundle, found: ActivationStatistics) -> None:
     """The prior speaks of the statistics of its training data: under others it would draw another s."""
     kept = bundle.statistics
     assert kept is not None  # a prior comes with statistics
-    shift = np.abs(found.quantiles - kept.quantiles) / np.maximum(kept.std, 1e-6)[:, None]  # (m, 99)
+    moved = (np.abs(found.quantiles - kept.quantiles) - ROUNDING).clip(0.0)
+    shift = moved / kept.spread[:, None]  # (m, 99)
     j = int(shift.max(axis=1).argmax())
     if shift[j].max() > LARGEST_SHIFT:
         raise RemeasureError(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from model.config import ImageConfig
 from model.transforms import Pixels, to_x_0
 from training.data.cartoon_faces.attributes import LABELS
 from training.data.cartoon_faces.drawing import render
 from training.data.cartoon_faces.faces import sample_faces
+from training.data.cartoon_faces.source import CARTOON_FACES, cartoon_faces_source
 from training.data.pixel_cache import default_cache_directory
 
-Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -38,32 +44,52 @@ class Judge:
     accuracy: Float64
 
     @torch.no_grad()
-    def probabilities(self, pixels: Pixels) -> Float32:
+    def probabilities(self, pixels: Pixels) -> Float64:
         """pixels (N, 3, H, W) uint8 -> (N, K)."""
         x_0 = torch.from_numpy(to_x_0(pixels))
         scores = [self.network(x_0[start : start + 256]) for start in range(0, len(x_0), 256)]
-        return np.asarray(torch.cat(scores).sigmoid().numpy(), np.float32)
+        return np.asarray(torch.cat(scores).double().sigmoid().numpy())
 
     def decisions(self, pixels: Pixels) -> Bools:
         """Whether each picture has each label, (N, K)."""
         return np.asarray(self.probabilities(pixels) > 0.5)
 
 
-def load_judge(size: int) -> Judge:
-    """The judge for pictures of `size` pixels: kept in the user's cache, trained where it is not there."""
-    path = default_cache_directory() / f"judge-{size}-{SEED}-{NUM_STEPS}.pt"
-    network = _network()
-    faces = sample_faces(SEED, NUM_TEST_FACES, start=NUM_FACES)
-    pixels, labels = render(faces, size), faces.labels()
+def load_judge(size: int, directory: Path | None = None) -> Judge:
+    """The judge for pictures of `size` pixels: kept in the user's cache, trained where it is not there.
+
+    One that learned from other drawings, or otherwise than this module says, is not taken.
+    """
+    made_of = cartoon_faces_source(CARTOON_FACES, "test", ImageConfig(3, size, size)).fingerprint()
+    made_of += inspect.getsource(sys.modules[__name__])
+    digest = hashlib.sha256(made_of.encode()).hexdigest()
+    path = (directory or default_cache_directory()) / f"judge-{size}-{digest[:12]}.pt"
     if path.exists():
+        network = _network()
         network.load_state_dict(torch.load(path, weights_only=True))
-        network.eval()
-    else:
-        _train(network, size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), path)
-    found = Judge(network, np.zeros(len(NAMES))).decisions(pixels)
-    has = labels == 1
+        return _examined(network.eval(), size)
+    judge = train_judge(size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    torch.save(judge.network.state_dict(), partial)
+    partial.replace(path)
+    return judge
+
+
+def train_judge(size: int, *, num_faces: int = NUM_FACES, num_steps: int = NUM_STEPS) -> Judge:
+    """A new judge for pictures of `size` pixels, the same one every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        network = _network()
+        _train(network, size, num_faces, num_steps)
+    return _examined(network.eval(), size)
+
+
+def _examined(network: nn.Module, size: int) -> Judge:
+    """A judge, with its accuracy on faces that it did not learn from."""
+    faces = sample_faces(SEED, NUM_TEST_FACES, start=NUM_FACES)
+    has = faces.labels() == 1
+    found = Judge(network, np.zeros(len(NAMES))).decisions(render(faces, size))
     hits = (found & has).sum(axis=0) / has.sum(axis=0)
     rejections = (~found & ~has).sum(axis=0) / (~has).sum(axis=0)
     return Judge(network, (hits + rejections) / 2.0)
@@ -90,15 +116,14 @@ def _network() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _train(network: nn.Sequential, size: int) -> None:
-    torch.manual_seed(SEED)
-    faces = sample_faces(SEED, NUM_FACES)
+def _train(network: nn.Module, size: int, num_faces: int, num_steps: int) -> None:
+    faces = sample_faces(SEED, num_faces)
     pixels, labels = render(faces, size), torch.from_numpy(faces.labels()).float()
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=NUM_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=num_steps)
     rng = np.random.default_rng(SEED)
-    for _ in tqdm(range(NUM_STEPS), desc="judge", unit="step", leave=False):
+    for _ in tqdm(range(num_steps), desc="judge", unit="step", leave=False):
         chosen = rng.integers(len(pixels), size=BATCH_SIZE)
         scores = network(_degraded(torch.from_numpy(to_x_0(pixels[chosen]))))
         loss = functional.binary_cross_entropy_with_logits(scores, labels[chosen])
@@ -106,7 +131,6 @@ def _train(network: nn.Sequential, size: int) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    network.eval()
 
 
 def _degraded(x_0: Tensor) -> Tensor:

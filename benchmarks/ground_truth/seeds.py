@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ground_truth import when
-from benchmarks.ground_truth.small_models import train_small
+from benchmarks.ground_truth.small_models import run_directory, train_in
 from benchmarks.ground_truth.stability import match, matching_lines, predictability
 from benchmarks.ground_truth.when import Order, agreement
 from model.statistics import ActivationStatistics
 from training.config import TrainConfig
 from training.data import load_dataset
+from training.data.cartoon_faces.source import SPLITS
 from training.evaluation.attributes import measure_attributes
 from training.exemplars import encode_all
 
@@ -33,10 +35,10 @@ class Run:
     best_auroc: npt.NDArray[np.float64]
 
 
-def measure(config: TrainConfig) -> Run:
-    """Train a model, and read it."""
-    patronus, test = train_small(config)
-    train = load_dataset(config.dataset, None, "train", config.model.image)
+def measure(config: TrainConfig, runs: Path) -> Run:
+    """Train a model, unless it is in `runs`, and read it."""
+    train, test = (load_dataset(config.dataset, None, split, config.model.image) for split in SPLITS)
+    patronus = train_in(run_directory(runs, f"seed-{config.seed}", config), config, train)
     s, _ = encode_all(patronus, test.pixels)
     s_train, _ = encode_all(patronus, train.pixels)
     statistics = ActivationStatistics.measure(s_train)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.ground_truth.subject import Subject
-from model.effects import LEAST_SPREAD
 from model.transforms import Pixels
 
 Float32 = npt.NDArray[np.float32]
@@ -90,7 +89,7 @@ class Change:
 def measure(subject: Subject, images: Pixels) -> list[Change]:
     """Of images (N, C, H, W), at each of NOISE_LEVELS."""
     plain, _ = subject.encode(images)
-    spread, m = np.maximum(subject.statistics.std, LEAST_SPREAD), plain.shape[1]
+    spread, m = subject.statistics.spread, plain.shape[1]
     changes = []
     for level in NOISE_LEVELS:
         moved, _ = subject.encode(noisy(images, level))

@@ -71,7 +71,9 @@ def _place(subject: Subject, label: Value, faces: Faces) -> Place:
     _, maps = subject.encode(render(faces, size))  # (n, m, h, w)
     strokes = masks(faces, label.attribute.name, size) > 0.5
     own = _pixel_maps(subject, maps[:, j])
-    probe = _pixel_maps(subject, np.einsum("j,njhw->nhw", attributes.probe_weights[k] / statistics.std, maps))
+    probe = _pixel_maps(
+        subject, np.einsum("j,njhw->nhw", attributes.probe_weights[k] / statistics.spread, maps)
+    )
     half = len(faces) // 2
     lowest, highest = own[:half].min(), own[:half].max()
     cuts = lowest + LEVELS * (highest - lowest)

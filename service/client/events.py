@@ -47,21 +47,24 @@ class EventParser:
     """Bytes as they come in, events as they are complete."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._line = bytearray()  # what came of the line that is not complete
         self._name = ""
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that `chunk` completes."""
-        self._buffer += chunk
-        # A \r at the very end may be half of \r\n: it is left for the next chunk.
-        complete = _LINE_END.split(self._buffer[:-1] if self._buffer.endswith(b"\r") else self._buffer)
-        rest = complete.pop()
-        self._buffer = rest + (b"\r" if self._buffer.endswith(b"\r") else b"")
+        if self._line.endswith(b"\r"):  # it may be half of \r\n
+            del self._line[-1:]
+            chunk = b"\r" + chunk
+        # Only what is new is searched: a result may be one line of many megabytes.
+        *complete, rest = _LINE_END.split(chunk[:-1] if chunk.endswith(b"\r") else chunk)
         for line in complete:
-            event = self._take(line)
+            self._line += line
+            event = self._take(bytes(self._line))
+            self._line.clear()
             if event is not None:
                 yield event
+        self._line += rest + (b"\r" if chunk.endswith(b"\r") else b"")
 
     def _take(self, line: bytes) -> Event | None:
         if not line:

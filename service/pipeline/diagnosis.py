@@ -13,7 +13,6 @@ import numpy.typing as npt
 from model.attributes import Attributes
 from model.bundle import Bundle
 from model.couplings import LEAST_SAMPLES, Effects, measure_effects
-from model.effects import LEAST_SPREAD
 from model.prototype_boxes import PrototypeBoxes
 from model.receptive_field import Box
 from model.statistics import ActivationStatistics
@@ -146,7 +145,7 @@ def _diagnosis(
 ) -> Diagnosis:
     pairs = findings.pairs
     prototypes = np.array([intervention.prototype for intervention in experiment.interventions])  # (J,)
-    spread = np.maximum(statistics.std, LEAST_SPREAD)
+    spread = statistics.spread
     differences = np.stack([(pair.after.activations - pair.before.activations) / spread for pair in pairs])
     own = np.stack([differences[i, :, j] for i, j in enumerate(prototypes)])  # (J, n)
     is_other = np.arange(bundle.config.num_prototypes) != prototypes[:, None]
@@ -174,9 +173,6 @@ def _diagnosis(
 def _attribute_effects(
     attributes: Attributes, statistics: ActivationStatistics, seed: int, own: Float64, album: _Album
 ) -> AttributeEffects:
-    weights = attributes.probe_weights  # (K, m), on standardised s
-    covariance = weights @ statistics.correlation  # (K, m), of the log-odds and s
-    spread = np.sqrt((covariance * weights).sum(axis=1).clip(LEAST_SPREAD**2))
     differences = np.stack(
         [
             attributes.probe_logits(pair.after.activations, statistics)
@@ -184,10 +180,10 @@ def _attribute_effects(
             for pair in album.pairs
         ]
     )
-    differences /= spread  # (J, n, K)
-    is_tested = np.ones((len(own), len(spread)), dtype=bool)
+    differences /= attributes.logit_spread(statistics)  # (J, n, K)
+    is_tested = np.ones((len(own), len(attributes.names)), dtype=bool)
     effects = measure_effects(differences, own, is_tested, seed=seed)
-    correlation = (covariance / spread[:, None]).T[album.prototypes]
+    correlation = attributes.logit_correlation(statistics).T[album.prototypes]
     return AttributeEffects(
         names=attributes.names,
         effects=effects,

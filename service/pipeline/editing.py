@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from model.bundle import Bundle
 from model.decoupling import Decoupling
-from model.effects import LEAST_SPREAD
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels
 from service.engine.jobs import Timing
@@ -113,7 +112,7 @@ def decoupling_of(bundle: Bundle, targets: Sequence[Target], held: Sequence[int]
     An attribute moves all prototypes. Raises PipelineError where the bundle has no measured effects.
     """
     effects = effects_of(bundle, "decouple")
-    spread = np.maximum(statistics_of(bundle, "decouple").std, LEAST_SPREAD)
+    spread = statistics_of(bundle, "decouple").spread
     every = range(bundle.config.num_prototypes)
     if any(target.attribute is not None for target in targets):
         return Decoupling(effects, spread, every, ())
@@ -190,4 +189,4 @@ def _emergence(bundle: Bundle, targets: Sequence[Target]) -> int:
 def _spread(bundle: Bundle) -> Float32 | None:
     if bundle.statistics is None:
         return None
-    return np.maximum(bundle.statistics.std, LEAST_SPREAD).astype(np.float32)
+    return bundle.statistics.spread.astype(np.float32)

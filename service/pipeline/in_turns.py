@@ -14,6 +14,7 @@ R = TypeVar("R")
 
 SAMPLES_IN_FLIGHT = 128
 """Enough to fill a batch; the rest of a request's work waits here, and not in the engine's queue."""
+REMEDY = "ask for fewer prototypes, samples or steps"
 
 
 async def in_turns(
@@ -27,9 +28,11 @@ async def in_turns(
     """`work` on each item, which has `num_samples` samples in the engine; all results, in order.
 
     Raises DeadlineExceededError as soon as time would be too short even if all that was begun were done by
-    now, at the pace so far; it says how many more of `what` there are.
+    now, at the pace so far; it says how many more of `what` there are. After the first, which goes alone, as
+    many as go at once are taken to need no more time together, as they may share its batches.
     """
-    places = asyncio.Semaphore(max(1, SAMPLES_IN_FLIGHT // num_samples))
+    num_places = max(1, SAMPLES_IN_FLIGHT // num_samples)
+    places = asyncio.Semaphore(num_places)
     began_with_s = seconds_left()
     num_begun = 0
 
@@ -37,14 +40,17 @@ async def in_turns(
         nonlocal num_begun
         async with places:
             num_begun += 1
-            result = await work(item)
+            try:
+                result = await work(item)
+            except DeadlineExceededError as error:
+                raise DeadlineExceededError(f"{error}: {REMEDY}") from error
             left_s = seconds_left()
             num_left = len(items) - num_begun
-            needed_s = (began_with_s - left_s) / num_begun * num_left
+            at_once = num_places if num_begun == 1 else 1
+            needed_s = (began_with_s - left_s) / num_begun * num_left / at_once
             if needed_s > left_s:
                 raise DeadlineExceededError(
-                    f"{num_left} more {what} need {needed_s:.1f} s or more, {left_s:.1f} s are left: "
-                    "ask for fewer prototypes, samples or steps"
+                    f"{num_left} more {what} need {needed_s:.1f} s or more, {left_s:.1f} s are left: {REMEDY}"
                 )
             return result
 

@@ -206,7 +206,7 @@ def _matrix(title: str, diagnosis: DiagnoseResponse, effects: EffectsModel, colu
         )
         or 1.0
     )
-    top = LABEL_PX if all(len(name) <= 3 for name in columns) else 8 * LABEL_PX // 2
+    top = LABEL_PX if all(len(name) <= 3 for name in columns) else 4 * LABEL_PX
     parts = []
     for k, name in enumerate(columns):
         x = LABEL_PX + (k + 0.5) * CELL_PX
@@ -273,9 +273,10 @@ effect that raises in some pictures and lowers in others cancels out.</dd>
 95% bootstrap interval over the samples. For an attribute, of the log-odds that a linear probe gives.</dd>
 <dt>Leakage</dt><dd>The effect as a share of the change of the prototype that was meant, in the same
 units.</dd>
-<dt>p, established</dt><dd>How often chance alone would give so strong an effect anywhere among all pairs
-(sign flips of whole samples, stepping down from the largest). At 0.05, one report in 20 on a model without
-any coupling names one. Established effects rank first, then those of which the interval leaves most. An
+<dt>p, established</dt><dd>How often chance alone would give so strong an effect anywhere in the same table
+(sign flips of whole samples, stepping down from the largest). At 0.05, one table in 20 of a model without
+any coupling names one; prototypes and attributes are a table each. Established effects rank first, then
+those of which the interval leaves most. An
 effect can be established and still too small to matter.</dd>
 <dt>Data</dt><dd>How the two correlate in the training data. A coupling that follows the data (0.3 or more
 in the same direction) was presumably learned there: a shortcut, if the two should be independent.</dd>

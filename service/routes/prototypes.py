@@ -58,12 +58,17 @@ def prototypes_router(context: Context) -> APIRouter:
             del deadline
             pipeline = context.pipeline(request, model)
             bundle = pipeline.bundle
-            described = [_described(bundle, j) for j in range(bundle.config.num_prototypes)]
-            return json_response(
-                PrototypesResponse(
-                    model=model_info(pipeline), prototypes=described, attributes=_all_attributes(bundle)
+
+            def respond() -> Response:  # it makes a picture of each
+                described = [_described(bundle, j) for j in range(bundle.config.num_prototypes)]
+                attributes = _all_attributes(bundle)
+                return json_response(
+                    PrototypesResponse(
+                        model=model_info(pipeline), prototypes=described, attributes=attributes
+                    )
                 )
-            )
+
+            return await asyncio.to_thread(respond)
 
         return await answer(context, request, "prototypes", work)
 
@@ -74,7 +79,7 @@ def prototypes_router(context: Context) -> APIRouter:
         async def work(deadline: float) -> Response:
             del deadline
             pipeline = context.pipeline(request, model)
-            return _shown(request, pipeline, _index(pipeline, prototype))
+            return await asyncio.to_thread(_shown, request, pipeline, _index(pipeline, prototype))
 
         return await answer(context, request, "prototype", work)
 
@@ -100,7 +105,7 @@ def prototypes_router(context: Context) -> APIRouter:
             pipeline = context.pipeline(request, chosen)
             j = _index(pipeline, prototype)
             await asyncio.to_thread(pipeline.names.rename, j, body.name)
-            return _shown(request, context.pipeline(request, chosen), j)
+            return await asyncio.to_thread(_shown, request, context.pipeline(request, chosen), j)
 
         return await answer(context, request, "rename", work)
 

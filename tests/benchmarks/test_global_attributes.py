@@ -33,7 +33,7 @@ def tiny(config: TrainConfig) -> TrainConfig:
         patch_size=4,
         standardize=config.model.denoiser.standardize,
     )
-    return replace(config, model=replace(config.model, denoiser=denoiser), num_images=64, batch_size=32)
+    return replace(config, model=replace(config.model, denoiser=denoiser), batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     return [
         train_and_measure(
             name,
-            tiny(configure(32, NUM_PROTOTYPES)),
+            tiny(configure(32, NUM_PROTOTYPES, 64)),
             train,
             test,
             tmp_path_factory.mktemp("runs") / name,
@@ -54,7 +54,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_encoders_are_of_as_many_prototypes_and_differ_as_they_say(size: int) -> None:
-    published, local, whole = (configure(size, 48) for configure in ENCODERS.values())
+    published, local, whole = (configure(size, 48, 64) for configure in ENCODERS.values())
     assert {c.model.num_prototypes for c in (published, local, whole)} == {48}
     assert published.model.encoder.kernel_sizes == (3, 3, 3, 3)
     assert published.model.encoder.channels == (32, 64, 64, 128)
@@ -89,7 +89,7 @@ def test_tables_have_a_row_for_each_encoder_and_for_each_attribute(outcomes: lis
 
 
 def test_a_finished_run_is_taken_as_it_is(outcomes: list[Outcome], tmp_path: Path) -> None:
-    config, train, test = tiny(ENCODERS["local"](32, NUM_PROTOTYPES)), faces(0), faces(1)
+    config, train, test = tiny(ENCODERS["local"](32, NUM_PROTOTYPES, 64)), faces(0), faces(1)
     first = train_and_measure("local", config, train, test, tmp_path, "cpu")
     steps = (tmp_path / "metrics.jsonl").read_text()
     again = train_and_measure("local", config, train, test, tmp_path, "cpu")

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ground_truth.judge import train_judge
 from benchmarks.mitigation import (
     HAIR,
     SHORTCUT,
     SMILE,
     UNBIASED,
     WAYS,
-    Judge,
     Outcome,
     Row,
     Setting,
+    continued,
     drawn,
     drive,
-    fine_tuning,
     mean_of,
     ratio_of,
     recipe,
@@ -65,8 +65,7 @@ def test_prototypes_are_told_apart_although_the_labels_go_together() -> None:
 
 
 def test_a_judge_of_unbiased_faces_sees_hair_change_and_no_smile() -> None:
-    dataset, _ = drawn(UNBIASED, "train", 1500, SIZE)
-    judge = Judge.trained_on(dataset)
+    judge = train_judge(SIZE, num_faces=2000, num_steps=150)
     _, faces = drawn(UNBIASED, "test", 200, SIZE)
     chosen = np.flatnonzero(~faces.has("fair_hair") & ~faces.has("smile"))
     outcome = redrawn(faces[chosen], judge, SIZE)
@@ -89,9 +88,9 @@ def test_intervals_hold_the_mean_and_shrink_with_more_faces() -> None:
     assert ratio_of(many, many - many.mean()) is None  # of nothing there is no share
 
 
-def test_fine_tuning_and_its_control_differ_by_the_term_only() -> None:
+def test_the_continued_run_and_its_control_differ_by_the_term_only() -> None:
     base = recipe(32, 4000)
-    control, decoupled = (fine_tuning(base, pairs, 0.2) for pairs in ([], [(0, 1)]))
+    control, decoupled = (continued(base, pairs, 0.2) for pairs in ([], [(0, 1)]))
     assert control.num_images == 1000
     assert control.optimizer.learning_rate < base.optimizer.learning_rate
     assert decoupled.loss.decoupled_pairs == ((0, 1),)
@@ -103,7 +102,13 @@ def test_fine_tuning_and_its_control_differ_by_the_term_only() -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Of an untrained network of the benchmark's kind, narrow."""
     model = recipe(SIZE, 64).model
-    narrow = dataclasses.replace(model.denoiser, base_channels=8, embedding_multiplier=1)
+    narrow = dataclasses.replace(
+        model.denoiser,
+        base_channels=8,
+        channel_multipliers=(1,),
+        attention_levels=(False,),
+        embedding_multiplier=1,
+    )
     encoder = dataclasses.replace(model.encoder, num_prototypes=4, channels=(8, 8, 8))
     config: ModelConfig = dataclasses.replace(model, denoiser=narrow, encoder=encoder)
     torch.manual_seed(0)
@@ -123,7 +128,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_edits_are_judged_both_ways_and_end_in_the_table(bundle: Bundle) -> None:
     dataset, faces = drawn(UNBIASED, "train", 300, SIZE)
-    judge = Judge.trained_on(dataset)
+    judge = train_judge(SIZE, num_faces=100, num_steps=2)
     rows = []
     for way in WAYS:
         for decouple in (False, True):

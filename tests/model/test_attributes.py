@@ -38,6 +38,18 @@ def test_probes_read_standardised_activations() -> None:
     np.testing.assert_allclose(attributes().probe_logits(s, statistics), expected)
 
 
+def test_log_odds_are_measured_in_their_own_spread_over_the_data() -> None:
+    rng = np.random.default_rng(0)
+    s = rng.multivariate_normal([3.0, -1.0], [[4.0, 1.2], [1.2, 1.0]], 20_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    logits = attributes().probe_logits(s, statistics)
+    spread, correlation = (
+        of(statistics) for of in (attributes().logit_spread, attributes().logit_correlation)
+    )
+    np.testing.assert_allclose(spread, logits.std(axis=0), rtol=0.01)
+    np.testing.assert_allclose(correlation, np.corrcoef(logits, s, rowvar=False)[:3, 3:], atol=0.01)
+
+
 def test_json_keeps_attributes() -> None:
     again = Attributes.from_dict(json.loads(json.dumps(attributes().to_dict())))
     assert again.names == attributes().names

@@ -124,3 +124,37 @@ def test_bounded_solutions_are_those_of_scipy(seed: int) -> None:
     found = box_quadratic(matrix.T @ matrix, matrix.T @ target, low, high)
     expected = lsq_linear(matrix, target, bounds=(low, high + 1e-12), tol=1e-12).x
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", [12, 29, 85])  # some in which rounding errors would lead round in a circle
+def test_the_search_ends_however_badly_scaled_the_problem_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 48))
+    rank = int(rng.integers(1, n + 1))
+    decades = rng.uniform(0, 12)
+    matrix = rng.standard_normal((rank, n)) * 10.0 ** rng.uniform(-decades, decades, n)
+    if seed % 2:
+        matrix = np.round(matrix)
+    low, high = -rng.uniform(0.0, 1.0, n), rng.uniform(0.0, 1.0, n)
+    low[rng.uniform(size=n) < 0.3] = 0.0
+    slope = matrix.T @ (rng.standard_normal(rank) * 10.0 ** rng.uniform(-3, 6))
+    found = box_quadratic(matrix.T @ matrix + 1e-9 * np.eye(n), slope, low, high)
+    assert ((found >= low) & (found <= high)).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_effects_of_any_size_leave_an_edit_that_can_be_driven(seed: int) -> None:
+    """Dead prototypes have a tiny spread, so that effects on them are huge in its units."""
+    rng = np.random.default_rng(seed)
+    m = 30
+    mean = np.outer(rng.standard_normal(m), rng.standard_normal(m)) * 10.0 ** rng.uniform(-3, 3, (m, 1))
+    effects = MeasuredEffects(mean, np.zeros((m, m)), 8)
+    spread = 10.0 ** rng.uniform(-4, 0, m)
+    before = rng.uniform(0.0, 4.0, m).astype(np.float32)
+    asked = before.copy()
+    asked[3] += 1.0
+    driven = Decoupling(effects, spread, [3], [j for j in range(m) if j != 3]).driven(
+        before, asked, largest=LARGEST
+    )
+    assert np.isfinite(driven).all()
+    assert ((driven >= 0.0) & (driven <= LARGEST)).all()

@@ -109,3 +109,29 @@ def test_standardised_activations_have_mean_0_and_deviation_1_unless_they_do_not
     z = ActivationStatistics.measure(s).standardised(s)
     np.testing.assert_allclose(z.mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(z.std(axis=0), [1.0, 1.0, 0.0], atol=1e-6)
+
+
+def test_equal_activations_have_no_order_to_correlate() -> None:
+    """Two that never vary, and one that rises with the image's number as equal ranks used to."""
+    s = np.zeros((400, 3), np.float32)
+    s[:, 2] = np.arange(400)
+    correlation = ActivationStatistics.measure(s).correlation
+    np.testing.assert_array_equal(correlation[:2], 0.0)
+    assert correlation[2, 2] == pytest.approx(1.0)
+
+
+def test_half_equal_activations_correlate_as_what_varies_in_them() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(4000)
+    s = np.stack([np.maximum(common, 0.0), -np.maximum(common, 0.0), rng.standard_normal(4000)], axis=1)
+    correlation = ActivationStatistics.measure(s.astype(np.float32)).correlation
+    assert correlation[0, 1] == pytest.approx(-1.0)
+    assert abs(correlation[0, 2]) < 0.05
+
+
+def test_what_hardly_varies_is_not_blown_up_by_a_rounding_error() -> None:
+    s = np.array([[2.0, 1.0], [2.0 + 1e-6, 3.0]], np.float32)
+    statistics = ActivationStatistics.measure(s)
+    z = statistics.standardised(s + np.float32(1e-5))
+    assert np.abs(z[:, 0]).max() < 0.2
+    np.testing.assert_allclose(z[:, 1], [-1.0, 1.0], atol=1e-4)

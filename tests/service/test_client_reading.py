@@ -32,6 +32,15 @@ def test_events_are_the_same_however_their_bytes_are_cut(cuts: list[int]) -> Non
     assert [event for chunk in chunks for event in parser.feed(chunk)] == EVENTS
 
 
+def test_one_long_line_in_many_pieces_is_read_in_one_go() -> None:
+    """Were all that came before searched again for each piece, this would take minutes."""
+    data, size = b"x" * 2**25, 2**13
+    stream = b"event: result\ndata: " + data + b"\n\n"
+    parser = EventParser()
+    chunks = (stream[start : start + size] for start in range(0, len(stream), size))
+    assert [event for chunk in chunks for event in parser.feed(chunk)] == [Event("result", data)]
+
+
 @dataclass(frozen=True, eq=False)
 class Inner:
     x: float

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.bundle import DENOISER, ENCODER, MANIFEST, PICTURES, PRIOR, WEIGHTS, Bundle, write_manifest
+from model.statistics import ActivationStatistics
 from training.data import Dataset
 from training.export import ExportError
-from training.remeasure import RemeasureError, remeasure
+from training.remeasure import RemeasureError, _require_same, remeasure
 
 
 def again(
@@ -122,6 +123,17 @@ def test_a_prior_is_not_given_the_statistics_of_other_data(
         again(directory, other)
     assert manifest(directory) == manifest(tiny_prior_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_prototype_that_hardly_varies_is_no_other_data_for_being_rounded(tiny_prior_bundle: Path) -> None:
+    bundle = Bundle.load(tiny_prior_bundle)
+    rng = np.random.default_rng(0)
+    s = 3.0 + 2e-5 * rng.standard_normal((500, bundle.config.num_prototypes))
+    found = ActivationStatistics.measure(s.astype(np.float32))
+    kept = ActivationStatistics.from_dict(found.to_dict())
+    _require_same(replace(bundle, statistics=kept), found)
+    with pytest.raises(RemeasureError, match="a quantile moves by"):
+        _require_same(replace(bundle, statistics=kept), replace(found, quantiles=found.quantiles + 1e-4))
 
 
 def test_images_of_another_shape_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
