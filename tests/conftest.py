@@ -202,7 +202,7 @@ def three_scales_bundle(
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_idx() -> WriteIdx:
     """Writes an array of unsigned bytes as a gzipped idx file."""
 

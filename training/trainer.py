@@ -111,6 +111,13 @@ class Trainer:
         """Train to the last step (or `until_step`), logging, sampling and saving on the way."""
         if self.accelerator.is_main_process:
             self._begin_log()
+            # What a launcher was asked for is not always what it starts.
+            log.info(
+                "training on %s: %d images a step, shared by %d processes",
+                self.device.type,
+                self.config.batch_size,
+                self.accelerator.num_processes,
+            )
         last = self.config.num_steps if until_step is None else min(self.config.num_steps, until_step)
         images = self.config.batch_size
         seconds, logged = 0.0, self.step
