@@ -1,9 +1,9 @@
 """Images per second of one service, two behind the proxy, and one and two replicas under Ray Serve.
 
-    python -m benchmarks.capacity [--rounds 3] [--seconds 20] [--clients 64] [--threads 1] [--result FILE]
+    python -m benchmarks.capacity [--rounds 3] [--seconds 20] [--clients 64] [--threads 1]
 
-Generates with 20 steps, one image a request, in a closed loop that keeps them full. Each in turn has the machine
-to itself, as often as there are rounds; an engine has `--threads` threads for a network call. Writes
+Generates with 20 steps, one image a request, in a closed loop that keeps them full. Each in turn has the
+machine to itself, as often as there are rounds; an engine has `--threads` threads for a network call. Writes
 benchmarks/results/capacity.md. Without haproxy on the PATH the row of the proxy is left out.
 """
 

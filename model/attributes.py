@@ -91,7 +91,7 @@ class Attributes:
 
     def readout(self, k: int, statistics: ActivationStatistics) -> tuple[Float64, float]:
         """(weights (m,), offset) with which s @ weights + offset are the log-odds of attribute k."""
-        weights = self.probe_weights[k] / np.where(statistics.std > 0.0, statistics.std, 1.0)
+        weights = self.probe_weights[k] / statistics.spread
         return weights, float(self.probe_biases[k] - statistics.mean @ weights)
 
     def direction(self, k: int, statistics: ActivationStatistics) -> Float64:
@@ -105,7 +105,7 @@ class Attributes:
         weights = self.probe_weights[k]
         together = statistics.correlation @ weights
         length = weights @ together
-        return together * statistics.std / length if length > 0.0 else np.zeros_like(weights)
+        return together * statistics.spread / length if length > 0.0 else np.zeros_like(weights)
 
     def logit_spread(self, statistics: ActivationStatistics) -> Float64:
         """Standard deviation (K,) of the probes' log-odds over the training data, LEAST_SPREAD at least.

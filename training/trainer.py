@@ -66,7 +66,9 @@ class Trainer:
         self.config = config
         self.directory = directory
         self.accelerator = accelerator
-        self.device = accelerator.device
+        # Several processes on a CPU are given "cpu:0", to which torch.load can map nothing.
+        on_cpu = accelerator.device.type == "cpu"
+        self.device = torch.device("cpu") if on_cpu else accelerator.device
         if config.batch_size % accelerator.num_processes:
             raise ConfigError(
                 f"batch_size {config.batch_size} cannot be shared by {accelerator.num_processes} processes: "

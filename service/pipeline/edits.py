@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bundle import Bundle
-from model.effects import LEAST_SPREAD
 from service.pipeline.errors import PipelineError, UnknownAttributeError, UnknownPrototypeError
 from service.pipeline.measured import attributes_of, statistics_of
 
@@ -112,7 +111,7 @@ def prototype_target(bundle: Bundle, j: int) -> Target:
     low, high, unit = 0.0, LARGEST_ACTIVATION, 1.0
     if bundle.statistics is not None:
         low, high = float(bundle.statistics.low[j]), float(bundle.statistics.high[j])
-        unit = max(float(bundle.statistics.std[j]), LEAST_SPREAD)
+        unit = float(bundle.statistics.spread[j])
     return Target(j, None, one, 0.0, one, low, high, unit, (j,))
 
 
@@ -126,8 +125,7 @@ def attribute_target(bundle: Bundle, name: str) -> Target:
     k = attributes.names.index(name)
     readout, offset = attributes.readout(k, statistics)
     direction = attributes.direction(k, statistics)
-    weights = attributes.probe_weights[k]
-    deviations = np.abs(direction) / np.maximum(statistics.std, LEAST_SPREAD)
+    deviations = np.abs(direction) / statistics.spread
     return Target(
         prototype=None,
         attribute=name,
@@ -136,7 +134,7 @@ def attribute_target(bundle: Bundle, name: str) -> Target:
         direction=direction,
         low=float(attributes.probe_low[k]),
         high=float(attributes.probe_high[k]),
-        unit=max(float(np.sqrt(weights @ statistics.correlation @ weights)), LEAST_SPREAD),
+        unit=float(attributes.logit_spread(statistics)[k]),
         prototypes=tuple(np.flatnonzero(deviations >= CARRIES * deviations.max()).tolist()),
     )
 
