@@ -55,20 +55,27 @@ class Judge:
         return np.asarray(self.probabilities(pixels) > 0.5)
 
 
-def load_judge(size: int, directory: Path | None = None) -> Judge:
-    """The judge for pictures of `size` pixels: kept in the user's cache, trained where it is not there.
+def load_judge(
+    size: int,
+    directory: Path | None = None,
+    *,
+    num_faces: int = NUM_FACES,
+    num_steps: int = NUM_STEPS,
+) -> Judge:
+    """The judge for pictures of `size` pixels: kept in `directory`, by default the user's cache, and trained
+    where it is not there.
 
     One that learned from other drawings, or otherwise than this module says, is not taken.
     """
     made_of = cartoon_faces_source(CARTOON_FACES, "test", ImageConfig(3, size, size)).fingerprint()
-    made_of += inspect.getsource(sys.modules[__name__])
+    made_of += f"{num_faces} {num_steps} {inspect.getsource(sys.modules[__name__])}"
     digest = hashlib.sha256(made_of.encode()).hexdigest()
     path = (directory or default_cache_directory()) / f"judge-{size}-{digest[:12]}.pt"
     if path.exists():
         network = _network()
         network.load_state_dict(torch.load(path, weights_only=True))
         return _examined(network.eval(), size)
-    judge = train_judge(size)
+    judge = train_judge(size, num_faces=num_faces, num_steps=num_steps)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     torch.save(judge.network.state_dict(), partial)

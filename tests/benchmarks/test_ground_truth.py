@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.ground_truth import __main__ as ground_truth
 from benchmarks.ground_truth import shortcuts, stability, when, where
-from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, others_of, train_judge
+from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, load_judge, others_of, train_judge
 from benchmarks.ground_truth.shortcuts import Planted, Reading
 from benchmarks.ground_truth.small_models import model_of, run_directory, small_config, train_in
 from benchmarks.result_file import result_file
@@ -286,11 +286,18 @@ def test_a_shortcut_model_begins_where_a_run_ended_in_its_shape(
     )
 
 
-def test_the_judge_is_kept_and_the_same_every_time(tmp_path: Path) -> None:
-    first, again = (train_judge(16, num_faces=128, num_steps=2) for _ in range(2))
-    pixels = render(sample_faces(5, 8), 16)
+def test_the_judge_is_trained_once_and_the_same_every_time(tmp_path: Path) -> None:
+    pixels = render(sample_faces(5, 8), 32)
+    first, again = (load_judge(32, tmp_path, num_faces=128, num_steps=2) for _ in range(2))
+    (kept,) = tmp_path.iterdir()
+    trained = kept.stat().st_mtime_ns
     np.testing.assert_array_equal(first.probabilities(pixels), again.probabilities(pixels))
-    assert first.accuracy.shape == (len(NAMES),)
+    np.testing.assert_array_equal(first.accuracy, again.accuracy)
+    anew = train_judge(32, num_faces=128, num_steps=2)
+    np.testing.assert_array_equal(first.probabilities(pixels), anew.probabilities(pixels))
+    assert kept.stat().st_mtime_ns == trained
+    load_judge(32, tmp_path, num_faces=128, num_steps=3)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_commands_say_what_was_asked_for_but_not_where() -> None:

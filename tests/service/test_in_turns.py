@@ -72,11 +72,11 @@ def test_what_cannot_be_done_in_time_even_in_shared_batches_is_given_up_at_once(
 
 
 def test_what_turns_out_too_slow_later_is_given_up_then() -> None:
-    """Three seconds are enough for the first and two lots of four, were all of them as quick as the first."""
+    """The first and two lots of four would be done in time, were all of them as quick as the first."""
     machine = Machine(3.5)
     with pytest.raises(DeadlineExceededError, match="more items need"):
-        asyncio.run(machine.run(14, SAMPLES_IN_FLIGHT // 4, growing_s=0.5))
-    assert machine.left_s == 1.0
+        asyncio.run(machine.run(9, SAMPLES_IN_FLIGHT // 4, growing_s=0.5))
+    assert machine.left_s < 2.5  # what was left after the first
 
 
 def test_a_piece_that_is_refused_for_its_time_says_what_to_do() -> None:
