@@ -138,8 +138,9 @@ def table_of(measurement: Measurement, judge: Judge) -> list[str]:
         "Judge: balanced accuracy on faces that it did not learn from. Moved: the prototype's re-encoded "
         "activation went the way it was asked.",
         "",
-        "| label | judge | attribute: AUROC | success | leakage | leakage / success | success, one round "
-        "| leakage, one round | prototype | AUROC | moved | success | leakage | leakage / success |",
+        "| label | judge | probe AUROC | success | leakage | leakage / success | success, one round "
+        "| leakage, one round | prototype | AUROC | moved | prototype's success | prototype's leakage "
+        "| prototype's leakage / success |",
         "|" + "---|" * 14,
     ]
     for edit in edits:
