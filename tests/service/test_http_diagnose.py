@@ -101,7 +101,9 @@ def test_the_same_request_has_the_same_answer_and_another_seed_another_one(fake:
 def test_edits_are_interventions_of_their_own(fake: httpx.Client) -> None:
     edits = [{"prototype": 3, "op": "add", "value": 0.5}, {"prototype": 3, "op": "set", "value": 1e5}]
     answer = post(fake, {"edits": edits, "num_samples": 6, "steps": 2})
-    assert [item["edit"] for item in answer["interventions"]] == edits
+    assert [item["edit"] for item in answer["interventions"]] == [
+        {**edit, "attribute": None} for edit in edits
+    ]
     assert 1e5 in [item["requested"] for item in answer["clamped"]]
 
 

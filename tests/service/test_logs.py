@@ -24,7 +24,9 @@ class Terminal(io.StringIO):
 def _logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    quiet = {name: logging.getLogger(name).level for name in ("PIL", "python_multipart")}
+    names = ("PIL", "python_multipart", "uvicorn.error")
+    quiet = {name: logging.getLogger(name).level for name in names}
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # Ray, where a test uses it, silences it
     yield
     logging.captureWarnings(False)
     root.handlers[:] = handlers
