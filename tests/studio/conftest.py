@@ -51,7 +51,7 @@ class Watched:
 OpenStudio = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright runs, nothing else in the thread can run an event loop
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: the project's set-up installs it (see CONTRIBUTING.md)")
