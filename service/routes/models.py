@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.routes.answering import Context, answer, json_response
-from service.routes.schemas import ServedModel
-
-
-class SourcedModel(ServedModel):
-    """`source`: the address hf://organisation/name@commit of a model of the Hugging Face hub."""
-
-    source: str | None
-
-
-class ModelsResponse(BaseModel):
-    models: list[SourcedModel]
+from service.routes.schemas import ModelsResponse, ServedModel
 
 
 def models_router(context: Context) -> APIRouter:
@@ -38,10 +27,10 @@ def models_router(context: Context) -> APIRouter:
     return router
 
 
-def served_models(context: Context) -> list[SourcedModel]:
+def served_models(context: Context) -> list[ServedModel]:
     bundles = [pipeline.bundle for pipeline in context.pipelines]
     return [
-        SourcedModel(
+        ServedModel(
             name=bundle.name,
             digest=bundle.digest,
             is_default=bundle is bundles[0],

@@ -251,7 +251,8 @@ class ModelInfo(BaseModel):
 
 
 class ServedModel(ModelInfo):
-    """`image_shape`: [channels, height, width]; `metrics` and `provenance`: as in the bundle's manifest."""
+    """`image_shape`: [channels, height, width]; `metrics` and `provenance`: as in the bundle's manifest;
+    `source`: the address hf://organisation/name@commit of a model of the Hugging Face hub."""
 
     is_default: bool
     image_shape: tuple[int, int, int]
@@ -259,6 +260,7 @@ class ServedModel(ModelInfo):
     has_prior: bool
     metrics: dict[str, Any]
     provenance: dict[str, Any]
+    source: str | None
 
 
 class ModelsResponse(BaseModel):
