@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,16 @@ WriteIdx = Callable[[Path, npt.NDArray[np.uint8]], None]
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 """Official data and reference numbers, beside the repository; tests that need them skip without."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither this user's settings nor the names that this user gave to prototypes change what tests see."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PATRONUS_")]:
+            patch.delenv(name)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,10 @@ def _logging_as_it_was() -> Iterator[None]:
     names = ("PIL", "python_multipart", "uvicorn.error")
     quiet = {name: logging.getLogger(name).level for name in names}
     logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # Ray, where a test uses it, silences it
+    access = logging.getLogger("uvicorn.access")
+    propagates, access.propagate = access.propagate, True  # a server without this log ends it in the process
     yield
+    access.propagate = propagates
     logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -27,7 +27,7 @@ def sample(url: str) -> int:
 
 
 def test_slider_that_moves_on_aborts_the_request_that_runs(
-    open_studio: OpenStudio, gated: tuple[str, GatedRunner]
+    gated: tuple[str, GatedRunner], open_studio: OpenStudio
 ) -> None:
     url, runner = gated
     page = open_studio(url=url)
@@ -42,7 +42,7 @@ def test_slider_that_moves_on_aborts_the_request_that_runs(
     expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
 
 
-def test_full_queue_is_waited_for_and_said(open_studio: OpenStudio, gated: tuple[str, GatedRunner]) -> None:
+def test_full_queue_is_waited_for_and_said(gated: tuple[str, GatedRunner], open_studio: OpenStudio) -> None:
     url, runner = gated
     page = open_studio(url=url, expected=("status of 503",))
     expect(page.locator(".bar").first).to_be_visible()
@@ -90,3 +90,4 @@ def test_key_is_asked_for_and_kept(open_studio: OpenStudio, studio_settings: Set
         page.reload()
         expect(page.locator(".bar").first).to_be_visible()
         expect(dialog).to_be_hidden()
+        page.close()  # before its service
