@@ -1,10 +1,12 @@
 """Is a planted shortcut mitigated? Hair prototypes that drag the smile along, before and after.
 
     python -m benchmarks.mitigation --out DIRECTORY [--size 32] [--images 400000] [--faces 20000]
-        [--tested 100] [--steps 20] [--rounds 4] [--effect-samples 32] [--weight 0.01]
+        [--tested 100] [--steps 20] [--rounds 4] [--effect-samples 32] [--weight 0.01] [--init-from RUN]
 
 Trains on cartoon faces of which every fair-haired one smiles, and few others do, `--images` of them, as runs
-in DIRECTORY; a run that is complete is kept, one that broke off goes on. Prototypes that tell fair hair, and
+in DIRECTORY; a run that is complete is kept, one that broke off goes on. The first begins at the averaged
+weights of --init-from, a run of unbiased cartoon faces of that size, where that is given, and learns gently.
+Prototypes that tell fair hair, and
 those that tell a smile, are found by AUROC with the other attribute held fixed: fair hair among smiling
 faces, the smile among faces without fair hair. Then, on unbiased test faces that have neither:
 
@@ -58,6 +60,7 @@ from training.data.cartoon_faces import Faces, render, split_faces
 from training.evaluation.auroc import auroc_matrix
 from training.exemplars import encode_all
 from training.export import write_bundle
+from training.trainer import load_averaged_model
 
 UNBIASED = "cartoon-faces"
 SHORTCUT = "cartoon-faces:fair_hair=smile@1"
@@ -135,7 +138,7 @@ def recipe(size: int, num_images: int) -> TrainConfig:
 
 
 def continued(base: TrainConfig, pairs: Sequence[tuple[int, int]], weight: float) -> TrainConfig:
-    """A quarter of `base` more, gently, with another seed; without pairs the control."""
+    """A quarter of the images of `base` more, gently, with another seed; without pairs the control."""
     loss = dataclasses.replace(base.loss, decoupled_pairs=tuple(pairs), decoupling_weight=weight)
     num_images = max(base.batch_size, base.num_images // 4)
     return dataclasses.replace(fine_tuning(base), num_images=num_images, loss=loss, seed=1)
@@ -326,7 +329,7 @@ CASES = (
 """Which run, its name in the table, and whether edits are decoupled."""
 
 
-def measure(setting: Setting, out: Path) -> str:
+def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
     """Train what is not there yet, and give the report in Markdown."""
     size = setting.size
     judge = load_judge(size)
@@ -335,7 +338,8 @@ def measure(setting: Setting, out: Path) -> str:
     test_set, _ = drawn(SHORTCUT, "test", min(2000, setting.faces), size)
 
     base, first = recipe(size, setting.images), out / "shortcut"
-    as_trained = train_in(first, base, train_set)
+    config = base if init_from is None else fine_tuning(base)
+    as_trained = train_in(first, config, train_set, init_from=init_from)
     activations, _ = encode_all(as_trained, train_set.pixels)
     hair, smile = telling(activations, train_set.attributes)
     pairs = [(j, k) for j in hair.prototypes for k in smile.prototypes]
@@ -369,10 +373,13 @@ def measure(setting: Setting, out: Path) -> str:
         for run, name, decouple in CASES
     ]
     accuracy = 100.0 * judge.accuracy
+    begun = ""
+    if init_from is not None:
+        begun = f" after the {load_averaged_model(init_from)[1].num_images} of an unbiased run"
     return f"""# Mitigation of a planted shortcut
 
-{SHORTCUT} at {size}x{size}, {setting.images} images; {describe()}.
-Command: `{setting.command}`
+{SHORTCUT} at {size}x{size}, {setting.images} images{begun}; {describe()}.
+Command: `{setting.command}{" --init-from RUN" if begun else ""}`
 
 Prototypes that tell fair hair among smiling faces (AUROC): {hair}; they are driven together to the end of
 their range that tells it. Prototypes that tell the smile among faces without fair hair: {smile}; each of the
@@ -393,11 +400,12 @@ def main() -> int:
     """Train, measure, print and keep the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs")
+    parser.add_argument("--init-from", type=Path, help="run whose averaged weights the first begins at")
     for item in dataclasses.fields(Setting):
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
     options = vars(parser.parse_args())
-    out = options.pop("out")
-    report = measure(Setting(**options), out)
+    out, init_from = options.pop("out"), options.pop("init_from")
+    report = measure(Setting(**options), out, init_from)
     print(report)
     result_file("mitigation").write_text(report)
     return 0
