@@ -1,1 +1,1 @@
-"""What one NVIDIA GPU makes of this program: correctness, speed, and training. README.md has the order of calls."""
+"""What one NVIDIA GPU makes of this program: correctness, speed, training. README.md has the order of calls."""

@@ -1,4 +1,4 @@
-"""What one call found: tables, self-checks and targets, as Markdown to read and JSON with every raw figure."""
+"""What one call found: tables, self-checks and targets, as Markdown, and every raw figure as JSON."""
 
 from __future__ import annotations
 
