@@ -1,1 +1,1 @@
-"""What one NVIDIA GPU makes of this program: correctness, speed, training. README.md has the order of calls."""
+"""This program on one NVIDIA GPU: correctness, speed, training. README.md has the order of calls."""

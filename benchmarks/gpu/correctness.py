@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.correctness [--out DIRECTORY] [--networks paper-64,paper-32,fashion-mnist,...]
 
-For each network, in bf16 and in float32: a denoise step of rows of several samplers run eagerly and replayed as
-a CUDA graph, padded and full batches, rows alone and in company, encodings, and for trained networks whole
+For each network, in bf16 and in float32: a denoise step of rows of several samplers, run eagerly and replayed
+as a CUDA graph, padded and full batches, rows alone and in company, encodings, and for trained networks
 pictures of 20 steps through the engine, sampled alone and among others. Every line is a self-check.
 """
 

@@ -246,7 +246,7 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 async def _measure_http(call: Call, name: str, rows: int) -> None:
-    """Closed loop, then open-loop loads, of pictures of 20 steps and of encodings; one table for the model."""
+    """Closed loop, then open-loop loads, of pictures of 20 steps and of encodings; a table for the model."""
     from benchmarks.faults.service_process import REAL_SERVICE, service_process
     from benchmarks.open_loop import Record, poisson_arrivals, run_closed_loop, run_open_loop, summarize
     from benchmarks.serving.workloads import Calls, Kind

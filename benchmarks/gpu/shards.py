@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.shards split SOURCE DIRECTORY [--max-mib 15]
     python -m benchmarks.gpu.shards join DIRECTORY TARGET
 
-Parts are DIRECTORY/part-000, part-001, …; shards.json beside them has the SHA-256 of each and of the whole. `join`
-takes nothing that differs from them. A directory travels as a tar archive of its plain files.
+Parts are DIRECTORY/part-000, part-001, …; shards.json beside them has the SHA-256 of each and of the whole.
+`join` takes nothing that differs from them. A directory travels as a tar archive of its plain files.
 """
 
 from __future__ import annotations

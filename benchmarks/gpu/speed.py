@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.speed [--out DIRECTORY] [--networks paper-64,paper-32,...] [--batches 1,2,...]
         [--variants eager,graph,compile,compile-graph] [--compile-batches 1,256]
 
-Each network in bf16 at each batch size: eagerly, as one CUDA graph, by torch.compile, and the compiled step as a
-graph. "device" is what the GPU needs, "call" what the engine waits: NumPy arrays in and out, copies over
-the bus included. Images/s are of 20 steps by the call. Compiling takes a minute for each size, so
+Each network in bf16 at each batch size: eagerly, as one CUDA graph, by torch.compile, and the compiled step
+as a graph. "device" is what the GPU needs, "call" what the engine waits: NumPy arrays in and out, copies
+over the bus included. Images/s are of 20 steps by the call. Compiling takes a minute for each size, so
 only some sizes are compiled. The cases that the targets are about come first.
 """
 
