@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.gpu.call import Call, carry_out, option_parser
+from benchmarks.gpu.differences import STEP_TOLERANCE, row_difference, step_difference
 from benchmarks.gpu.networks import MEASURED, Network, open_network, random_steps
 from model.samplers import ddim, dpmpp_2m
 from model.schedule import NoiseSchedule
@@ -31,8 +32,6 @@ from service.engine.runner import Float32, Runner, StepOutputs
 from service.engine.torch_runner import Precision, TorchRunner
 from service.settings import Device
 
-STEP_TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.05}
-"""Of the largest value. bf16 keeps 8 bits (1 in 256), and a value passes a dozen layers."""
 ENCODING_TOLERANCE = 1e-4
 PICTURE_TOLERANCE: dict[Precision, float] = {"fp32": 0.1, "bf16": 4.0}
 """Mean difference of pictures after 20 steps, in gray levels of 256."""
@@ -108,7 +107,7 @@ def _compare(call: Call, network: Network, precision: Precision) -> list[list[st
     expected = {count: reference.denoise_step(inputs[count]) for count in counts}
     eager = {count: subject.denoise_step(inputs[count]) for count in counts}
     for count in counts:
-        compare(f"eager step of {count} rows", _difference(eager[count], expected[count]), tolerance)
+        compare(f"eager step of {count} rows", step_difference(eager[count], expected[count]), tolerance)
 
     subject.warm_up()
     if device == "cuda":
@@ -116,20 +115,20 @@ def _compare(call: Call, network: Network, precision: Precision) -> list[list[st
         compare("batch sizes without a CUDA graph", float(len(missing)), 0.0)
     for count in counts:
         replayed = subject.denoise_step(inputs[count])
-        compare(f"replayed step of {count} rows", _difference(replayed, expected[count]), tolerance)
+        compare(f"replayed step of {count} rows", step_difference(replayed, expected[count]), tolerance)
         again = subject.denoise_step(inputs[count])
-        compare(f"the same once more, {count} rows", _difference(again, replayed), 0.0)
+        compare(f"the same once more, {count} rows", step_difference(again, replayed), 0.0)
 
     together = subject.denoise_step(inputs[max_batch])
     alone = [subject.denoise_step(inputs[max_batch].rows(slice(i, i + 1))) for i in range(max_batch)]
-    compare("rows alone and in company", _difference(_joined(alone), together), tolerance)
+    compare("rows alone and in company", step_difference(_joined(alone), together), tolerance)
 
     images = np.random.default_rng(0).uniform(-1.0, 1.0, (max_batch - 1, *config.image.shape))
     x_0 = images.astype(np.float32)
     for found, wanted, what in zip(
         subject.encode(x_0), reference.encode(x_0), ("activations", "similarity maps"), strict=True
     ):
-        compare(what, _relative(found, wanted), ENCODING_TOLERANCE)
+        compare(what, row_difference(found, wanted), ENCODING_TOLERANCE)
 
     if network.is_trained:
         _compare_pictures(network, reference, subject, PICTURE_TOLERANCE[precision], compare)
@@ -182,16 +181,6 @@ def _sample(network: Network, runner: Runner, chosen: Sequence[int], *, in_compa
     if result is None:
         raise RuntimeError(f"the engine gave no pictures: {tickets[0].error}")
     return np.clip(result.x, -1.0, 1.0)
-
-
-def _difference(found: StepOutputs, expected: StepOutputs) -> float:
-    """The largest of all three outputs."""
-    return float(np.max([_relative(vars(found)[name], vars(expected)[name]) for name in vars(expected)]))
-
-
-def _relative(found: Float32, expected: Float32) -> float:
-    """To the largest expected value, where that exceeds 1; a value that is no number stays one."""
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def _joined(parts: Sequence[StepOutputs]) -> StepOutputs:

@@ -22,6 +22,7 @@ import onnxruntime as ort
 import torch
 
 from benchmarks.gpu.call import Call, carry_out, option_parser
+from benchmarks.gpu.differences import STEP_TOLERANCE, row_difference
 from benchmarks.gpu.networks import SHIPPED, Network, open_network, random_steps
 from benchmarks.gpu.timing import Timing, time_by_clock, time_on_device
 from model.bundle import DENOISER
@@ -31,7 +32,7 @@ from service.engine.runner import Float32, StepInputs
 from service.engine.torch_runner import CudaGraphs, StaticStep, load_patronus, placed
 
 BATCHES = (1, 8, 32, 128, 256)
-TOLERANCE = {"torch bf16 graph": 0.05}
+TOLERANCE = {"torch bf16 graph": STEP_TOLERANCE["bf16"]}
 FLOAT32_TOLERANCE = 1e-3
 """Of the largest value, against ONNX Runtime on the CPU."""
 EXPECTED_S = 30.0
@@ -105,7 +106,7 @@ def _measure(call: Call, network: Network, batch: int, *, with_onnx: bool) -> li
             reason = " ".join(str(error).split())[:300]
             call.report.skip(f"{network.name}, batch {batch}, {what}", f"{type(error).__name__}: {reason}")
             continue
-        difference = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+        difference = row_difference(found, expected)
         allowed = TOLERANCE.get(what, FLOAT32_TOLERANCE)
         name = f"{network.name}, batch {batch}, {what}: as on the CPU"
         call.report.check(name, difference <= allowed, f"{difference:.1e} of {allowed:.0e}")

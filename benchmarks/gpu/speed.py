@@ -21,17 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.gpu.call import Call, carry_out, option_parser
+from benchmarks.gpu.differences import STEP_TOLERANCE, step_difference
 from benchmarks.gpu.networks import MEASURED, Network, open_network, random_steps
 from benchmarks.gpu.roofline import Roofline, count_flops, measure_roofline
 from benchmarks.gpu.timing import Timing, time_by_clock, time_on_device
 from model.patronus import DenoiseStep
 from service.engine.errors import OutOfMemoryError
-from service.engine.runner import StepOutputs
 from service.engine.torch_runner import CudaGraphs, StaticStep, load_patronus, placed
 
 Variant = Literal["eager", "graph", "compile", "compile-graph"]
@@ -40,8 +39,6 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 COMPILE_BATCHES = (1, 256)
 TARGET_SHARE, TARGET_IMAGE_MS, STEPS = 0.5, 30.0, 20
 FULL_BATCH = 256
-BF16_TOLERANCE = 0.05
-"""Of the largest value, between a variant and the eager step."""
 EXPECTED_S: dict[Variant, float] = {"eager": 8.0, "graph": 8.0, "compile": 90.0, "compile-graph": 90.0}
 """Of one case, for the budget."""
 
@@ -169,10 +166,10 @@ class StepBench:
             if case.variant.endswith("graph") and not step.record(CudaGraphs()):
                 raise RuntimeError("the step could not be captured; the log says why")
         found = step(inputs)
-        difference = _difference(found, expected)
+        difference = step_difference(found, expected)
         self._call.report.check(
             f"{case}: as the eager step",
-            difference <= BF16_TOLERANCE,
+            difference <= STEP_TOLERANCE["bf16"],
             f"{difference:.1e} of the largest value",
         )
         windows, window_s = (2, 0.01) if self._call.rehearsal else (5, 0.15)
@@ -306,17 +303,6 @@ def _targets(call: Call, outcomes: Sequence[Outcome], roofline: Roofline) -> Non
         for name, found in (("paper-64 at batch 256", full), ("paper-32 at batch 1", single)):
             if not found:
                 call.report.skip(f"the target of {name}", "no case of it was measured in this call")
-
-
-def _difference(found: StepOutputs, expected: StepOutputs) -> float:
-    return float(
-        np.max(
-            [
-                np.abs(vars(found)[name] - wanted).max() / max(1.0, np.abs(wanted).max())
-                for name, wanted in vars(expected).items()
-            ]
-        )
-    )
 
 
 def _numbers(text: str | None) -> list[int]:
