@@ -106,16 +106,18 @@ def measure(call: Call, options: argparse.Namespace) -> None:
 
 
 class RowSteps(SilentObserver):
-    """Counts the rows of all steps, and steps that left a row empty."""
+    """Counts the rows of all steps, and of those after the first full one the steps that left a row empty."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.num_row_steps = 0
         self.num_partial = 0
+        self.has_been_full = False
 
     def step_finished(self, rows: int, wasted: int) -> None:
         self.num_row_steps += rows
-        self.num_partial += rows < self.capacity
+        self.has_been_full |= rows == self.capacity
+        self.num_partial += self.has_been_full and rows < self.capacity
 
 
 def _measure_engine(call: Call, network: Network, rows: int) -> list[str]:
@@ -187,7 +189,7 @@ async def _served(runner: TorchRunner, rows: int, window_s: float) -> tuple[floa
 
         tasks = [asyncio.create_task(client()) for _ in range(clients)]
         try:
-            while counts.num_row_steps < 3 * rows:  # filled
+            while not counts.has_been_full:
                 await asyncio.sleep(0.01)
                 _raise_first(tasks)
             rows_before, partial_before = counts.num_row_steps, counts.num_partial
