@@ -47,7 +47,7 @@ class Call:
 
 def option_parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every script has."""
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, help="directory of the results (default: benchmarks/results/gpu)")
     parser.add_argument(
         "--budget-s",

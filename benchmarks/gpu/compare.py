@@ -64,7 +64,7 @@ def read_metrics(directory: Path) -> dict[str, Any]:
         path = directory / name
         if path.exists():
             values: dict[str, Any] = json.loads(path.read_text())
-            return values["metrics"] if name == MANIFEST else values  # type: ignore[no-any-return]
+            return values["metrics"] if name == MANIFEST else values
     raise ComparisonError(f"{directory} holds neither {MANIFEST} nor {EVALUATION}")
 
 

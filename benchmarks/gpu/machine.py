@@ -40,7 +40,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "gpu_processors": properties.multi_processor_count,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "nvidia_smi": _nvidia_smi(),
     }
 

@@ -74,9 +74,9 @@ class Report:
         if rows:
             self.tables.append(Table(heading, columns, rows))
 
-    def figure(self, kind: str, **values: Any) -> None:
+    def figure(self, group: str, /, **values: Any) -> None:
         """Keep a raw figure, with everything that it belongs to, for the JSON."""
-        self.figures.setdefault(kind, []).append(values)
+        self.figures.setdefault(group, []).append(values)
 
     def check(self, name: str, passed: bool, detail: str = "") -> bool:
         """Note a self-check, and say so when it fails."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.timing import Timing, time_by_clock, time_on_device
+from benchmarks.gpu.timing import WINDOW_S, Timing, time_by_clock, time_on_device
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class Roofline:
         return max(self.matrix.values())
 
 
-def measure_roofline(device: torch.device, *, sizes: tuple[int, ...], copy_bytes: int) -> Roofline:
+def measure_roofline(
+    device: torch.device, *, sizes: tuple[int, ...], copy_bytes: int, window_s: float = WINDOW_S
+) -> Roofline:
+    """At the best of these sizes of matrices; `copy_bytes` are copied on the device, a quarter over the bus."""
     matrix = {}
     for size in sizes:
         a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
@@ -41,10 +44,12 @@ def measure_roofline(device: torch.device, *, sizes: tuple[int, ...], copy_bytes
         def multiply(a: torch.Tensor = a, b: torch.Tensor = b, product: torch.Tensor = product) -> None:
             torch.mm(a, b, out=product)
 
-        matrix[size] = _per_second(2.0 * size**3, time_on_device(multiply, device))
+        matrix[size] = _per_second(2.0 * size**3, time_on_device(multiply, device, window_s=window_s))
     source = torch.zeros(copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    device_copy = _per_second(2.0 * copy_bytes, time_on_device(lambda: target.copy_(source), device))
+    device_copy = _per_second(
+        2.0 * copy_bytes, time_on_device(lambda: target.copy_(source), device, window_s=window_s)
+    )
     if device.type != "cuda":
         return Roofline(matrix, device_copy, 0.0, 0.0)
     pinned = torch.zeros(copy_bytes // 4, dtype=torch.uint8, pin_memory=True)

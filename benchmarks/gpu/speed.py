@@ -74,17 +74,22 @@ class Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    title = "Denoise steps on a GPU"
+    return carry_out(measure, parser(), stem="speed", title=title, arguments=arguments)
+
+
+def parser() -> argparse.ArgumentParser:
     parser = option_parser(__doc__)
     parser.add_argument("--networks", help=f"comma-separated (default: {','.join(MEASURED)})")
     parser.add_argument("--batches", help=f"comma-separated (default: {','.join(map(str, BATCHES))})")
     parser.add_argument("--variants", help=f"comma-separated (default: {','.join(get_args(Variant))})")
     parser.add_argument("--compile-batches", default=",".join(map(str, COMPILE_BATCHES)))
-    return carry_out(measure, parser, stem="speed", title="Denoise steps on a GPU", arguments=arguments)
+    return parser
 
 
 def measure(call: Call, options: argparse.Namespace) -> None:
     roofline = (
-        measure_roofline(call.device, sizes=(64, 128), copy_bytes=2**20)
+        measure_roofline(call.device, sizes=(64, 128), copy_bytes=2**20, window_s=0.01)
         if call.rehearsal
         else measure_roofline(call.device, sizes=(4096, 8192, 16384), copy_bytes=2**30)
     )

@@ -42,7 +42,7 @@ def time_on_device(
     repeats = _repeats(run, device, window_s)
     found = []
     for _ in range(windows):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         for _ in range(repeats):
             run()

@@ -83,8 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(call: Call, options: argparse.Namespace) -> None:
-    sizes, copy_bytes = ((64,), 2**20) if call.rehearsal else ((8192, 16384), 2**30)
-    roofline = measure_roofline(call.device, sizes=sizes, copy_bytes=copy_bytes)
+    roofline = (
+        measure_roofline(call.device, sizes=(64,), copy_bytes=2**20, window_s=0.01)
+        if call.rehearsal
+        else measure_roofline(call.device, sizes=(8192, 16384), copy_bytes=2**30)
+    )
     call.report.figure("roofline", **vars(roofline))
     outcomes: list[Outcome] = []
     for case in cases(call, options):

@@ -155,9 +155,7 @@ def test_speed_keeps_every_window_and_checks_its_count_of_flops(tmp_path: Path) 
 
 def test_cases_of_the_targets_come_first_and_few_sizes_are_compiled() -> None:
     call = Call(CPU, Budget(1.0), False, report(rehearsal=False), Path())
-    parser = speed.option_parser("")
-    parser.set_defaults(networks=None, batches=None, variants=None, compile_batches="1,256")
-    found = speed.cases(call, parser.parse_args([]))
+    found = speed.cases(call, speed.parser().parse_args([]))
     first = {(case.network, case.batch) for case in found[:8]}
     assert first == {("paper-64", 256), ("paper-32", 1)}
     assert {case.batch for case in found if case.variant == "compile"} == {1, 256}
