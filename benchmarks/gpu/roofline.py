@@ -34,7 +34,7 @@ class Roofline:
 def measure_roofline(
     device: torch.device, *, sizes: tuple[int, ...], copy_bytes: int, window_s: float = WINDOW_S
 ) -> Roofline:
-    """At the best of these sizes of matrices; `copy_bytes` are copied on the device, a quarter over the bus."""
+    """Matrices of these sizes; `copy_bytes` are copied on the device, and a quarter of them over the bus."""
     matrix = {}
     for size in sizes:
         a = torch.randn(size, size, device=device, dtype=torch.bfloat16)

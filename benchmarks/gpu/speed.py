@@ -1,12 +1,15 @@
 """How fast is a denoise step on a GPU, and what share of the device's matrix rate does it use?
 
     python -m benchmarks.gpu.speed [--out DIRECTORY] [--networks paper-64,paper-32,...] [--batches 1,2,...]
-        [--variants eager,graph,compile,compile-graph] [--compile-batches 1,256]
+        [--variants eager,graph,graph-nchw,graph-bf16,compile,compile-graph] [--few-batches 1,256]
 
-Each network in bf16 at each batch size: eagerly, as one CUDA graph, by torch.compile, and the compiled step
-as a graph. "device" is what the GPU needs, "call" what the engine waits: NumPy arrays in and out, copies
-over the bus included. Images/s are of 20 steps by the call. Compiling takes a minute for each size, so
-only some sizes are compiled. The cases that the targets are about come first.
+Each network in bf16 at each batch size, eagerly and as one CUDA graph, which is what the runner does. At a
+few sizes what it might do instead: a graph of the network in the default memory format ("nchw": torch's group
+normalisation on a GPU knows no other, so channels last are copied to and fro at every norm), the same with
+its norms in bf16 too ("bf16": autocast has them in float32), torch.compile, and its result as a graph.
+"device" is what the GPU needs, "call" what the engine waits: NumPy arrays in and out, copies over the bus
+included. Images/s are of 20 steps by the call. Compiling takes about a minute for each size. The cases that
+the targets are about come first.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.gpu.call import Call, carry_out, option_parser
 from benchmarks.gpu.differences import STEP_TOLERANCE, step_difference
@@ -30,17 +33,20 @@ from benchmarks.gpu.networks import MEASURED, Network, open_network, random_step
 from benchmarks.gpu.roofline import Roofline, count_flops, measure_roofline
 from benchmarks.gpu.timing import Timing, time_by_clock, time_on_device
 from model.patronus import DenoiseStep
+from model.unet import UNet
 from service.engine.errors import OutOfMemoryError
 from service.engine.torch_runner import CudaGraphs, StaticStep, load_patronus, placed
 
-Variant = Literal["eager", "graph", "compile", "compile-graph"]
+Variant = Literal["eager", "graph", "graph-nchw", "graph-bf16", "compile", "compile-graph"]
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-COMPILE_BATCHES = (1, 256)
+FEW_BATCHES = (1, 256)
+EVERYWHERE = ("eager", "graph")
+"""Variants at every batch size; the others at a few."""
 TARGET_SHARE, TARGET_IMAGE_MS, STEPS = 0.5, 30.0, 20
 FULL_BATCH = 256
-EXPECTED_S: dict[Variant, float] = {"eager": 8.0, "graph": 8.0, "compile": 90.0, "compile-graph": 90.0}
-"""Of one case, for the budget."""
+EXPECTED_S, COMPILING_S = 8.0, 90.0
+"""Of one case, and of one that is compiled, for the budget."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,14 @@ class Case:
     network: str
     variant: Variant
     batch: int
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.variant.startswith("compile")
+
+    @property
+    def expected_s(self) -> float:
+        return COMPILING_S if self.is_compiled else EXPECTED_S
 
     def __str__(self) -> str:
         return f"{self.network}, {self.variant}, batch {self.batch}"
@@ -83,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", help=f"comma-separated (default: {','.join(MEASURED)})")
     parser.add_argument("--batches", help=f"comma-separated (default: {','.join(map(str, BATCHES))})")
     parser.add_argument("--variants", help=f"comma-separated (default: {','.join(get_args(Variant))})")
-    parser.add_argument("--compile-batches", default=",".join(map(str, COMPILE_BATCHES)))
+    parser.add_argument("--few-batches", default=",".join(map(str, FEW_BATCHES)))
     return parser
 
 
@@ -98,7 +112,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bench = StepBench(call, Path(scratch))
         for case in cases(call, options):
-            if call.allows(0.0 if call.rehearsal else EXPECTED_S[case.variant], str(case)):
+            if call.allows(0.0 if call.rehearsal else case.expected_s, str(case)):
                 with _told(call, case):
                     outcomes.append(bench.measure(case))
     for outcome in outcomes:
@@ -108,32 +122,32 @@ def measure(call: Call, options: argparse.Namespace) -> None:
 
 
 def cases(call: Call, options: argparse.Namespace) -> list[Case]:
-    """All that is asked for, those of the targets first, then networks in order; compiled ones last."""
+    """All that is asked for, those of the targets first, and what is compiled after the rest."""
     networks = options.networks.split(",") if options.networks else ["tiny"] if call.rehearsal else MEASURED
     batches = _numbers(options.batches) or ([1, 4] if call.rehearsal else list(BATCHES))
     variants = cast(
         "list[Variant]",
         options.variants.split(",")
         if options.variants
-        else ["eager"]
+        else ["eager", "graph-bf16"]
         if call.rehearsal
         else list(get_args(Variant)),
     )
     unknown = [variant for variant in variants if variant not in get_args(Variant)]
     if unknown:
         raise SystemExit(f"--variants: {unknown[0]!r} is none of {', '.join(get_args(Variant))}")
-    compiled = _numbers(options.compile_batches)
+    few = _numbers(options.few_batches)
     found = [
         Case(network, variant, batch)
         for network in networks
         for variant in variants
         for batch in batches
-        if not variant.startswith("compile") or batch in compiled
+        if variant in EVERYWHERE or batch in few
     ]
 
     def order(case: Case) -> tuple[bool, bool]:
         is_target = (case.network, case.batch) in (("paper-64", FULL_BATCH), ("paper-32", 1))
-        return not is_target, case.variant.startswith("compile")
+        return not is_target, case.is_compiled
 
     return sorted(found, key=order)
 
@@ -146,7 +160,6 @@ class StepBench:
         self._scratch = scratch
         self._name = ""
         self._network: Network
-        self._module: nn.Module
         self._flops: dict[int, float] = {}
 
     def measure(self, case: Case) -> Outcome:
@@ -155,20 +168,17 @@ class StepBench:
         self._open(case.network)
         config, device = self._network.config, self._call.device
         inputs = random_steps(config, case.batch, seed=case.batch)
-        eager = self._step(self._module, case.batch)
+        eager = self._step(self._module(), case.batch)
         expected = eager(inputs)
         flops = self._count(eager, case.batch)
         if case.variant == "eager":
             step = eager
         else:
             del eager
-            module = self._module
-            if case.variant.startswith("compile"):
-                torch._dynamo.reset()
-                module = cast(nn.Module, torch.compile(self._module, dynamic=False))
-            step = self._step(module, case.batch)
+            step = self._step(self._module(case.variant), case.batch)
             step(inputs)  # compiles
-            if case.variant.endswith("graph") and not step.record(CudaGraphs()):
+            is_graph = "graph" in case.variant and device.type == "cuda"
+            if is_graph and not step.record(CudaGraphs()):
                 raise RuntimeError("the step could not be captured; the log says why")
         found = step(inputs)
         difference = step_difference(found, expected)
@@ -191,9 +201,20 @@ class StepBench:
         if self._name == name:
             return
         self._network = open_network(name, self._scratch)
-        patronus = placed(load_patronus(self._network.bundle), self._call.device, use_bf16=True)
-        self._module = DenoiseStep(patronus).eval()
         self._name, self._flops = name, {}
+
+    def _module(self, variant: Variant = "eager") -> nn.Module:
+        """The step as the runner has it, or as a variant would."""
+        patronus = placed(load_patronus(self._network.bundle), self._call.device, use_bf16=True)
+        if variant in ("graph-nchw", "graph-bf16"):
+            patronus.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if variant == "graph-bf16":
+            patronus.denoiser = AllInBfloat16(patronus.denoiser)  # type: ignore[assignment]
+        step = DenoiseStep(patronus).eval()
+        if not variant.startswith("compile"):
+            return step
+        torch._dynamo.reset()
+        return cast(nn.Module, torch.compile(step, dynamic=False))
 
     def _step(self, module: nn.Module, batch: int) -> StaticStep:
         return StaticStep(module, self._network.config, batch, self._call.device, use_bf16=True)
@@ -211,6 +232,27 @@ class StepBench:
             )
         self._flops = {batch: flops}
         return flops
+
+
+class AllInBfloat16(nn.Module):
+    """The denoiser without autocast: its norms, and what lies between them, in bf16 as well."""
+
+    def __init__(self, denoiser: UNet) -> None:
+        super().__init__()
+        for module in denoiser.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.to(torch.bfloat16)
+        self.denoiser = denoiser
+        denoiser.time_embedding.layers.register_forward_pre_hook(  # the sinusoid stays float32
+            lambda module, args: (args[0].to(torch.bfloat16),)
+        )
+
+    def forward(self, x_t: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        with torch.autocast(x_t.device.type, enabled=False):
+            prediction: Tensor = self.denoiser(
+                x_t.to(torch.bfloat16), timesteps, condition.to(torch.bfloat16)
+            )
+        return prediction.float()
 
 
 @contextlib.contextmanager

@@ -147,19 +147,20 @@ def test_speed_keeps_every_window_and_checks_its_count_of_flops(tmp_path: Path) 
     assert found["rehearsal"]
     assert [(step["variant"], step["batch"]) for step in found["figures"]["step"]] == [
         ("eager", 1),
+        ("graph-bf16", 1),
         ("eager", 4),
     ]
     assert all(len(step["device_ms"]) == len(step["call_ms"]) == 2 for step in found["figures"]["step"])
     assert "tiny: FLOPs of 4 rows and of 1" in {check["name"] for check in found["checks"]}
 
 
-def test_cases_of_the_targets_come_first_and_few_sizes_are_compiled() -> None:
+def test_cases_of_the_targets_come_first_and_few_sizes_have_every_variant() -> None:
     call = Call(CPU, Budget(1.0), False, report(rehearsal=False), Path())
     found = speed.cases(call, speed.parser().parse_args([]))
-    first = {(case.network, case.batch) for case in found[:8]}
+    first = {(case.network, case.batch) for case in found[:12]}
     assert first == {("paper-64", 256), ("paper-32", 1)}
-    assert {case.batch for case in found if case.variant == "compile"} == {1, 256}
-    assert len(found) == len(set(found)) == 4 * (2 * 10 + 2 * 2)
+    assert {case.batch for case in found if case.variant not in ("eager", "graph")} == {1, 256}
+    assert len(found) == len(set(found)) == 4 * (2 * 10 + 4 * 2)
 
 
 def test_flops_are_counted_as_multiply_adds_of_two() -> None:
