@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,8 +220,11 @@ def answers(*values: bool) -> Callable[[], bool]:
 
 def test_training_stops_when_time_is_over_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, steps=1000)
-    train.train_until(trainer, has_time=answers(True, True, False), chunk_s=1.0, clock=Clock())
-    assert 10 < trainer.step < 1000
+    ticks = itertools.count()  # a second between any two looks: a stretch takes one
+    train.train_until(
+        trainer, has_time=answers(True, True, False), chunk_s=0.5, clock=lambda: float(next(ticks))
+    )
+    assert trainer.step == 10 + 5
     assert read_checkpoint(tmp_path)["step"] == trainer.step
 
 
