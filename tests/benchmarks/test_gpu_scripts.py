@@ -15,6 +15,7 @@ import torch
 from benchmarks.gpu import compare, correctness, onnx_cuda, serving, shards, speed, train, training_rate
 from benchmarks.gpu.budget import Budget
 from benchmarks.gpu.call import RESULTS, Call
+from benchmarks.gpu.differences import row_difference
 from benchmarks.gpu.machine import environment
 from benchmarks.gpu.networks import TINY, open_network, random_steps
 from benchmarks.gpu.report import Report
@@ -202,6 +203,14 @@ def test_random_network_is_opened_by_the_runner_and_gives_numbers(tmp_path: Path
     outputs = runner.denoise_step(random_steps(network.config, 3, seed=0))
     assert np.isfinite(outputs.x_next).all()
     assert outputs.x_0_hat.std() > 0.01
+
+
+def test_difference_in_a_small_row_is_not_hidden_by_a_large_one() -> None:
+    expected = np.array([[1000.0, 1.0], [2.0, 0.0]], np.float32)
+    found = expected + np.array([[1.0, 0.0], [0.0, 0.5]], np.float32)
+    assert row_difference(found, expected) == pytest.approx(0.25)
+    found[0, 0] = np.nan
+    assert not row_difference(found, expected) <= 1e9
 
 
 # --- training in several calls -----------------------------------------------------------------------
