@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ class Call:
     rehearsal: bool
     report: Report
     out: Path
+    stem: str = "call"
+
+    def save(self) -> None:
+        """Keep what there is so far: who is ended for taking too long has not measured in vain."""
+        self.report.write(self.out, self.stem)
 
     def allows(self, seconds: float, what: str) -> bool:
         """Whether there is time for it; notes what is left out."""
@@ -86,14 +92,16 @@ def carry_out(
     device = torch.device("cpu") if options.rehearse else torch.device("cuda", 0)
     command = " ".join(["python -m", f"benchmarks.gpu.{stem}", *arguments])
     report = Report(title, command, environment(device), rehearsal=options.rehearse)
-    call = Call(device, Budget(options.budget_s), options.rehearse, report, out)
+    call = Call(device, Budget(options.budget_s), options.rehearse, report, out, stem)
+    ended = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: the report is kept
     try:
         measure(call, options)
     except BaseException as error:
         report.check("the measurement came to its end", False, f"{type(error).__name__}: {error}"[:500])
         raise
     finally:
-        report.write(out, stem)
+        signal.signal(signal.SIGTERM, ended)
+        call.save()
         print(report.markdown())
         print(f"kept as {out / stem}.md and .json", flush=True)
     return report.exit_status

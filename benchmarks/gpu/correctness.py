@@ -65,6 +65,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
                         rows += _compare(call, network, precision)
                     except DeviceError as error:  # a device without bf16
                         call.report.skip(what, str(error))
+                    call.save()
     columns = ("network", "precision", "compared", "largest difference", "allowed", "")
     call.report.table("Differences", columns, rows)
 

@@ -64,6 +64,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
             for batch in batches:
                 if call.allows(0.0 if call.rehearsal else EXPECTED_S, f"{name} at batch {batch}"):
                     rows += _measure(call, network, batch, with_onnx=has_provider)
+                    call.save()
             call.report.table(name, ("batch", "what", "ms", "spread", "images/s at 20 steps"), rows)
 
 

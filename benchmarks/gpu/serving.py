@@ -84,6 +84,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
             for name in names:
                 if call.allows(0.0 if call.rehearsal else ENGINE_S, f"{name} through the engine"):
                     lines.append(_measure_engine(call, open_network(name, Path(scratch)), rows))
+                    call.save()
         call.report.table(
             f"The engine, {rows} rows",
             (
@@ -100,6 +101,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
         for name in SHIPPED[:1] if call.rehearsal else SHIPPED:
             if call.allows(0.0 if call.rehearsal else HTTP_S, f"{name} over HTTP"):
                 asyncio.run(_measure_http(call, name, rows))
+                call.save()
 
 
 # --- the engine --------------------------------------------------------------------------------------

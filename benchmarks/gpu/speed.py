@@ -114,9 +114,10 @@ def measure(call: Call, options: argparse.Namespace) -> None:
         for case in cases(call, options):
             if call.allows(0.0 if call.rehearsal else case.expected_s, str(case)):
                 with _told(call, case):
-                    outcomes.append(bench.measure(case))
-    for outcome in outcomes:
-        _keep(call, outcome, roofline)
+                    outcome = bench.measure(case)
+                    _keep(call, outcome, roofline)
+                    outcomes.append(outcome)
+                call.save()
     _tables(call, outcomes, roofline)
     _targets(call, outcomes, roofline)
 

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.gpu.call import Call, carry_out, option_parser
 from benchmarks.gpu.networks import TINY
-from benchmarks.gpu.roofline import count_flops, measure_roofline
+from benchmarks.gpu.roofline import Roofline, count_flops, measure_roofline
 from benchmarks.gpu.timing import synchronize
 from training.config import TrainConfig
 from training.data import Dataset
@@ -91,37 +91,21 @@ def measure(call: Call, options: argparse.Namespace) -> None:
     )
     call.report.figure("roofline", **vars(roofline))
     outcomes: list[Outcome] = []
+    rows = []
     for case in cases(call, options):
         if not call.allows(0.0 if call.rehearsal else EXPECTED_S[case.variant], str(case)):
             continue
         try:
-            outcomes.append(_measure(call, case))
+            outcome = _measure(call, case)
         except RuntimeError as error:  # torch's own: out of memory, or the compiler's
             reason = " ".join(str(error).split())[:300]
             call.report.skip(str(case), f"{type(error).__name__}: {reason}")
+        else:
+            outcomes.append(outcome)
+            rows.append(_row(call, outcome, roofline))
         if call.device.type == "cuda":
             torch.cuda.empty_cache()
-    rows = []
-    for outcome in outcomes:
-        share = outcome.images_per_s * outcome.flops / roofline.matrix_rate
-        call.report.figure(
-            "training", **vars(outcome.case), windows=outcome.windows, flops=outcome.flops, share=share
-        )
-        if not call.rehearsal:
-            call.report.check(
-                f"{outcome.case}: no faster than the device", 0.0 < share <= 1.0, f"{share:.1%}"
-            )
-        rows.append(
-            [
-                outcome.case.preset,
-                str(outcome.case.batch_size),
-                outcome.case.variant,
-                f"{outcome.images_per_s:.5g}",
-                ", ".join(f"{rate:.5g}" for rate in outcome.windows),
-                f"{share:.1%}",
-                f"{outcome.peak_memory_gib:.1f}",
-            ]
-        )
+        call.save()
     call.report.table(
         f"Training, beside {roofline.matrix_rate / 1e12:.4g} TFLOP/s of bf16 matrices",
         ("preset", "batch", "variant", "images/s", "windows", "share of the matrix rate", "memory, GiB"),
@@ -210,6 +194,23 @@ def _measure(call: Call, case: Case) -> Outcome:
     if call.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     return Outcome(case, tuple(rates), flops, statistics.mean(first), memory)
+
+
+def _row(call: Call, outcome: Outcome, roofline: Roofline) -> list[str]:
+    """Of the table; the raw figures are kept."""
+    case, share = outcome.case, outcome.images_per_s * outcome.flops / roofline.matrix_rate
+    call.report.figure("training", **vars(case), windows=outcome.windows, flops=outcome.flops, share=share)
+    if not call.rehearsal:
+        call.report.check(f"{case}: no faster than the device", 0.0 < share <= 1.0, f"{share:.1%}")
+    return [
+        case.preset,
+        str(case.batch_size),
+        case.variant,
+        f"{outcome.images_per_s:.5g}",
+        ", ".join(f"{rate:.5g}" for rate in outcome.windows),
+        f"{share:.1%}",
+        f"{outcome.peak_memory_gib:.1f}",
+    ]
 
 
 def _compare_losses(call: Call, outcomes: Sequence[Outcome]) -> None:
