@@ -101,6 +101,7 @@ def carry_out(
         raise
     finally:
         signal.signal(signal.SIGTERM, ended)
+        report.figure("environment_at_the_end", **environment(device))  # clocks and heat under load
         call.save()
         print(report.markdown())
         print(f"kept as {out / stem}.md and .json", flush=True)
