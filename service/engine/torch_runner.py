@@ -44,12 +44,7 @@ class TorchRunner:
         self._buckets = bucket_sizes(max_batch)
         self._device = _device(device)
         self._precision = _precision(precision, self._device)
-        if self._device.type == "cuda":
-            _keep_float32_exact()
-        patronus = load_patronus(bundle)
-        if self._precision == "bf16":
-            _to_bfloat16(patronus.denoiser)
-        patronus = patronus.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        patronus = placed(load_patronus(bundle), self._device, use_bf16=self._precision == "bf16")
         self._encoder = patronus.encoder
         self._network = DenoiseStep(patronus).eval()
         self._steps: dict[int, StaticStep] = {}
@@ -68,6 +63,11 @@ class TorchRunner:
     @property
     def max_batch(self) -> int:
         return self._buckets[-1]
+
+    @property
+    def replayed_sizes(self) -> tuple[int, ...]:
+        """Batch sizes whose step is one CUDA graph; none before `warm_up`, and none on a CPU."""
+        return tuple(sorted(size for size, step in self._steps.items() if step.is_recorded))
 
     def bucket(self, rows: int) -> int:
         return next(size for size in self._buckets if size >= rows)
@@ -161,7 +161,7 @@ class StaticStep:
                 rows[:count] = array
                 rows[count:] = array[-1]
                 self._inputs[name].copy_(self._host[name], non_blocking=True)
-            self._outputs.copy_(self._run(), non_blocking=True)
+            self._outputs.copy_(self.launch(), non_blocking=True)
             if self._device.type == "cuda":
                 torch.cuda.current_stream(self._device).synchronize()
         x_next, memory_next, x_0_hat = self._outputs[:, :count].numpy().copy()
@@ -174,9 +174,17 @@ class StaticStep:
                 self._recording = record(self._compute)
         except RuntimeError as error:  # torch's own, running out of memory among them
             log.warning("a step of %d rows runs without a CUDA graph: %s", self._size, error)
+        return self.is_recorded
+
+    @property
+    def is_recorded(self) -> bool:
         return self._recording is not None
 
-    def _run(self) -> Tensor:
+    def launch(self) -> Tensor:
+        """Queue the step over what the inputs hold on the device; its output there, as `_compute` gives it.
+
+        By itself for measuring: callers hold `torch.inference_mode`.
+        """
         if self._recording is None:
             return self._compute()
         self._recording.replay()
@@ -213,6 +221,16 @@ class CudaGraphs:
         with torch.cuda.graph(graph, pool=self._pool):
             output = run()
         return Recording(output, graph.replay)
+
+
+def placed(patronus: Patronus, device: torch.device, *, use_bf16: bool) -> Patronus:
+    """The model as the runner computes with it: on its device, channels last, bf16 weights where asked."""
+    if device.type == "cuda":
+        _keep_float32_exact()
+    if use_bf16:
+        _to_bfloat16(patronus.denoiser)
+    on_device: Patronus = patronus.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return on_device
 
 
 def load_patronus(bundle: Bundle) -> Patronus:

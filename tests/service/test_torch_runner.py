@@ -28,6 +28,7 @@ from model.samplers import SIGMA, ddim, dpmpp_2m
 from model.schedule import NoiseSchedule
 from model.unet import UNet
 from service.app import open_runner
+from service.engine.buckets import bucket_sizes
 from service.engine.engine_core import EngineCore
 from service.engine.errors import OutOfMemoryError
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
@@ -316,6 +317,20 @@ def test_recorded_step_is_replayed_and_not_run_beside(tiny_config: ModelConfig) 
     assert (network.calls, len(replays)) == (1, 3)
 
 
+def test_step_launched_by_itself_computes_what_its_inputs_hold(tiny_config: ModelConfig) -> None:
+    step = static_step(Shift(), tiny_config, 2)
+    expected = step(some_steps(tiny_config, 2))
+    with torch.inference_mode():
+        output = step.launch().numpy()
+    np.testing.assert_array_equal(output, [getattr(expected, name) for name in OUTPUTS])
+
+
+def test_no_size_is_replayed_on_a_cpu(tiny: Bundle) -> None:
+    runner = torch_runner(tiny, max_batch=2)
+    runner.warm_up()
+    assert runner.replayed_sizes == ()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can capture")
 def test_step_that_cannot_be_captured_runs_all_the_same(
     tiny_config: ModelConfig, caplog: pytest.LogCaptureFixture
@@ -334,7 +349,9 @@ def test_graphs_on_a_gpu_match_the_cpu(tiny: Bundle, precision: Precision, toler
     runner = TorchRunner(tiny, device="cuda", precision=precision, max_batch=8)
     inputs, x_0 = some_steps(tiny.config, 5), some_images(tiny.config, 5)
     eager = runner.denoise_step(inputs)
+    assert runner.replayed_sizes == ()
     runner.warm_up()
+    assert runner.replayed_sizes == bucket_sizes(8)
     replayed, expected = runner.denoise_step(inputs), torch_runner(tiny).denoise_step(inputs)
     for name in OUTPUTS:
         assert largest_difference(getattr(eager, name), getattr(expected, name)) < tolerance

@@ -1,0 +1,1 @@
+"""This program on one NVIDIA GPU: correctness, speed, training. README.md has the order of calls."""
