@@ -10,6 +10,8 @@ import click
 
 from service.cli.edits import PrototypeType
 from service.cli.output import (
+    OutType,
+    kind_of,
     number,
     picture_paths,
     pixels_of,
@@ -58,7 +60,7 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType("", ".png", ".json", ".csv"),
     default=Path(),
     help="a folder for the strips NAME.extrapolated.png, for one image a .png; or a .json or .csv  "
     "[default: .]",
@@ -84,7 +86,7 @@ def extrapolate(
     patronus extrapolate 21 --seed 7 -o sweep.png
     """
     files = image_files(images)
-    draws = out.suffix.lower() not in (".json", ".csv")
+    draws = kind_of(out) in ("", ".png")
     paths = picture_paths(files or [Path(f"seed-{seed}")], out, "extrapolated") if draws else []
     options: ExtrapolateOptions = {"steps": steps, "seed": seed}
     if values is not None:
@@ -98,7 +100,7 @@ def extrapolate(
             chosen: ExtrapolateOptions = options if file is None else {**options, "image": file}
             try:
                 answer, found = session.ask(calls.extrapolate(prototype, **chosen))
-            except BadRequestError as error:
+            except (BadRequestError, OSError) as error:
                 if file is None:
                     raise
                 click.echo(f"patronus: {file}: {error}", err=True)

@@ -9,13 +9,22 @@ from typing import Any
 import click
 
 from service.cli.edits import PrototypeType
-from service.cli.output import number, picture_paths, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import (
+    OutType,
+    kind_of,
+    number,
+    picture_paths,
+    text_writer,
+    to_csv,
+    to_json,
+    to_table,
+    write,
+)
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Locations, calls
 from service.client.calls import LocateOptions
-from service.client.reading import parse
 from service.drawing import Card, montage, png
 
 COLUMNS = ("file", "prototype", "name", "s", "z", "box", "centre")
@@ -38,7 +47,7 @@ COLUMNS = ("file", "prototype", "name", "s", "z", "box", "centre")
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType("", ".png", ".json", ".csv"),
     help="a folder for NAME.located.png (heat maps with boxes), for one image a .png; or a .json or .csv",
 )
 @with_target
@@ -62,8 +71,7 @@ def locate(
     patronus locate shirts/ -p 3 -p 21 -o located/
     """
     files = image_files(images)
-    suffix = "" if out is None else out.suffix.lower()
-    draws = out is not None and suffix not in (".json", ".csv")
+    draws = out is not None and kind_of(out) in ("", ".png")
     paths = picture_paths(files, out, "located") if out is not None and draws else []
     options: LocateOptions = {}
     if prototypes:
@@ -77,12 +85,10 @@ def locate(
     with target.open() as session, ProgressLine(quiet=session.quiet) as line:
         for i, file in enumerate(files):
             try:
-                call = calls.locate(file, **options)
-                answer = session.client.send(calls.untyped(call))
+                answer, found = session.send(calls.locate(file, **options))
             except (BadRequestError, OSError) as error:
                 click.echo(f"patronus: {file}: {error}", err=True)
                 continue
-            found = parse(call.result, answer)
             answers.append({"file": str(file), **answer})
             rows += _rows(file, found)
             if draws:

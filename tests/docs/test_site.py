@@ -70,6 +70,7 @@ def test_make_docs_builds_strictly() -> None:
 
 def test_no_link_or_anchor_is_dead(pages: dict[str, SitePage]) -> None:
     assert {"index.html", "reference/http-api.html", "measurements/ground_truth/edits.html"} <= pages.keys()
+    assert {"operating/tracing.html", "operating/ray/index.html", "how-to/many-devices.html"} <= pages.keys()
     assert dead_links(pages) == []
 
 

@@ -165,6 +165,12 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
         (["serve", "--port", "many"], 2, "PATRONUS_PORT must be a whole number, not 'many'"),
         (["paint"], 2, "No such command 'paint'"),
         (["bench", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
+        (["models", "--url", "127.0.0.1:8000"], 2, "no address of a service, such as http://"),
+        (["generate", "-o", "grid.gif"], 2, "grid.gif must be a .png, a .json or a folder"),
+        (["encode", ".", "-o", "all.txt"], 2, "all.txt must be a .json or a .csv"),
+        (["edit", ".", "-e", "1=max", "-o", "edited.jpg"], 2, "edited.jpg must be a folder or a .png"),
+        (["trace", "--num-previews", "0", "-o", "film.png"], 2, "--num-previews must be 1 or more"),
+        (["diagnose", "--json", "-o", "report.html"], 2, "give --json or --out, not both"),
     ],
 )
 def test_what_goes_wrong_is_said_and_has_its_status(
@@ -190,6 +196,26 @@ def test_refused_busy_and_late_have_statuses_of_their_own(
         assert main(["generate", "-n", "30", *at]) == 1
         assert main(["generate", "--timeout", "0.000001", *at]) == 4
         assert "no answer within" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_a_dot_in_its_name(folder: Path, fake_url: str) -> None:
+    (folder / "run-1.5").mkdir()
+    assert main(["generate", "-o", str(folder / "run-1.5"), "--steps", "1", "--url", fake_url]) == 0
+    assert [path.name for path in (folder / "run-1.5").iterdir()] == ["0.png"]
+
+
+def test_a_key_is_taken_without_the_line_end_of_its_file_and_is_never_shown(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(replace(settings, api_keys=("key-of-eight",)), fake_runner) as url:
+        monkeypatch.setenv("PATRONUS_CLIENT_API_KEY", "key-of-eight\n")
+        assert main(["models", "--url", url]) == 0
+        capsys.readouterr()
+        monkeypatch.setenv("PATRONUS_CLIENT_API_KEY", "key-of-éight")
+        assert main(["models", "--url", url]) == 2
+        output = capsys.readouterr()
+        assert "API key must be printable ASCII" in output.err
+        assert "éight" not in output.err
 
 
 def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:

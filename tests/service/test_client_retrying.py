@@ -187,7 +187,9 @@ def test_a_service_that_has_moved_says_where_to(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost:8000", "ftp://host", "http://", "http://[::1", ""])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "localhost:8000", "ftp://host", "http://", "http://[::1", ""]
+)
 def test_an_address_that_none_can_be_is_refused_at_once(kind: type[Client | AsyncClient], url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         kind(url)
