@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import shutil
 import socket
 import sys
@@ -133,6 +135,32 @@ def test_a_private_repository_needs_a_token_that_may_read(
     with pytest.raises(HubError, match=r"the hub refuses it .*Invalid credentials"):
         other(hub, tmp_path, token="hf_expired").fetch(ADDRESS)
     assert other(hub, tmp_path, token=READER).fetch(ADDRESS).directory.is_dir()
+
+
+def test_what_is_to_be_private_does_not_go_into_a_public_repository(
+    hub: Hub, stand_in: StandInHub, tiny_prior_bundle: Path, pushed: HubAddress
+) -> None:
+    before = dict(stand_in.repositories["lab/tiny"].files)
+    with pytest.raises(HubError, match="hf://lab/tiny: the repository is public"):
+        hub.push(Bundle.load(tiny_prior_bundle), ADDRESS, is_private=True)
+    assert stand_in.repositories["lab/tiny"].files == before
+
+
+def test_a_manifest_cannot_bring_other_files(
+    hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress
+) -> None:
+    files = stand_in.repositories["lab/tiny"].files
+    manifest = json.loads(files[MANIFEST])
+    for name in ("../evil.py", "/tmp/evil.py", "evil.py", "\x1b[2J"):
+        manifest["files"][name] = {"sha256": "0" * 64}
+        files[MANIFEST] = json.dumps(manifest).encode()
+        files[name] = b"print('here')"
+        stand_in.asked.clear()
+        with pytest.raises(HubError, match=f"files lists {re.escape(repr(name))}, which no bundle has"):
+            pull(ADDRESS, tmp_path / "here", other(hub, tmp_path))
+        assert not any("evil" in line for line in stand_in.asked)
+        del manifest["files"][name]
+    assert not (tmp_path / "here").exists()
 
 
 def test_a_gated_repository_says_how_to_be_let_in(
@@ -274,7 +302,12 @@ def test_a_hub_that_is_down_is_no_fault_of_the_bundle(
 
 
 def test_what_is_in_the_directory_is_never_replaced(
-    hub: Hub, tiny_bundle: Path, tmp_path: Path, pushed: HubAddress
+    hub: Hub,
+    stand_in: StandInHub,
+    tiny_bundle: Path,
+    tiny_prior_bundle: Path,
+    tmp_path: Path,
+    pushed: HubAddress,
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
@@ -284,9 +317,16 @@ def test_what_is_in_the_directory_is_never_replaced(
     shutil.rmtree(here)
     here.mkdir()
     (here / "thesis.txt").write_text("years of work")
+    stand_in.asked.clear()
     with pytest.raises(HubError, match="exists and is something else"):
         pull(ADDRESS, here, hub)
     assert contents(here) == {"thesis.txt": b"years of work"}
+    assert stand_in.asked == []  # it is seen before anything is fetched
+    shutil.rmtree(here)
+    shutil.copytree(tiny_prior_bundle, here)
+    with pytest.raises(HubError, match="exists and is something else"):
+        pull(ADDRESS, here, hub)
+    assert contents(here) == contents(tiny_prior_bundle)
 
 
 def test_without_the_package_its_extra_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
