@@ -15,11 +15,6 @@ from service.cli.output import (
     number,
     picture_paths,
     pixels_of,
-    text_writer,
-    to_csv,
-    to_json,
-    to_table,
-    write,
 )
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
@@ -111,20 +106,7 @@ def extrapolate(
                 paths[i].parent.mkdir(parents=True, exist_ok=True)
                 paths[i].write_bytes(_strip(found))
                 answers[-1]["written"] = str(paths[i])
-    if not draws:
-        writers = {
-            ".json": text_writer(lambda: to_json({"images": answers})),
-            ".csv": text_writer(lambda: to_csv(COLUMNS, rows)),
-        }
-        write(out, writers)
-    elif answers:
-        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
-    if as_json:
-        click.echo(to_json({"images": answers}))
-    elif as_csv:
-        click.echo(to_csv(COLUMNS, rows))
-    elif rows and draws:
-        click.echo(to_table(COLUMNS, rows))
+    tell_answers(answers, COLUMNS, rows, out=out, as_json=as_json, as_csv=as_csv)
     return 0 if len(answers) == (len(files) or 1) else 1
 
 

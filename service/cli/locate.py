@@ -14,11 +14,6 @@ from service.cli.output import (
     kind_of,
     number,
     picture_paths,
-    text_writer,
-    to_csv,
-    to_json,
-    to_table,
-    write,
 )
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
@@ -96,20 +91,7 @@ def locate(
                 paths[i].write_bytes(_picture(found))
                 answers[-1]["written"] = str(paths[i])
             line.show("locate", i + 1, len(files))
-    if out is not None and not draws:
-        writers = {
-            ".json": text_writer(lambda: to_json({"images": answers})),
-            ".csv": text_writer(lambda: to_csv(COLUMNS, rows)),
-        }
-        write(out, writers)
-    elif draws and answers:
-        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
-    if as_json:
-        click.echo(to_json({"images": answers}))
-    elif as_csv:
-        click.echo(to_csv(COLUMNS, rows))
-    elif rows and (out is None or draws):
-        click.echo(to_table(COLUMNS, rows))
+    tell_answers(answers, COLUMNS, rows, out=out, as_json=as_json, as_csv=as_csv)
     return 0 if len(answers) == len(files) else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,36 @@ def write(out: Path, writers: dict[str, Writer]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     writers[kind](out)
     click.echo(f"wrote {out}", err=True)
+
+
+def tell_answers(
+    answers: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    out: Path | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """The end of a command that has drawn a picture of each image's answer, or else is to write a table.
+
+    answers: each with the path `written`, where one was; rows: of the table.
+    """
+    is_table = out is not None and kind_of(out) in (".json", ".csv")
+    if out is not None and is_table:
+        writers = {
+            ".json": text_writer(lambda: to_json({"images": answers})),
+            ".csv": text_writer(lambda: to_csv(columns, rows)),
+        }
+        write(out, writers)
+    elif out is not None and answers:
+        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
+    if as_json:
+        click.echo(to_json({"images": answers}))
+    elif as_csv:
+        click.echo(to_csv(columns, rows))
+    elif rows and not is_table:
+        click.echo(to_table(columns, rows))
 
 
 def picture_paths(files: Sequence[Path], out: Path, kind: str) -> list[Path]:

@@ -97,6 +97,16 @@ def test_no_page_names_the_machine_that_built_it(pages: dict[str, SitePage]) -> 
         assert str(ROOT) not in page.path.read_text(encoding="utf-8"), name
 
 
+def test_no_mark_of_markdown_is_left_in_the_reference(pages: dict[str, SitePage]) -> None:
+    for name, page in pages.items():
+        if name.startswith("reference/"):
+            shown = re.findall(
+                r"[^\n]{0,40}\\(?:\||&lt;|&gt;|\[|\]|_)", page.path.read_text(encoding="utf-8")
+            )
+            assert shown == [], name
+    assert any("[encode|generate]" in text for text in _codes(pages["reference/patronus.html"].path))
+
+
 def test_every_operation_is_described(pages: dict[str, SitePage]) -> None:
     expected = {anchor(f"{method} {path}") for path, method, _ in operations(document())}
     assert {"post-edit", "get-healthz", "put-prototypes-prototype"} <= expected
