@@ -15,6 +15,7 @@ from service.cli.output import (
     number,
     picture_paths,
     pixels_of,
+    tell_answers,
 )
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target

@@ -14,6 +14,7 @@ from service.cli.output import (
     kind_of,
     number,
     picture_paths,
+    tell_answers,
 )
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
