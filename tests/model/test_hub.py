@@ -17,7 +17,7 @@ import pytest
 from model.bundle import DENOISER, MANIFEST, PRIOR, Bundle
 from model.bundle_address import HubAddress
 from model.hub import Arrival, Hub, HubError, HubUnreachableError, open_bundle, pull
-from model.model_card import CARD, SHEET
+from model.model_card import CARD, SHEET, model_card
 from tests.hub_stand_in import READER, WRITER, StandInHub
 
 ADDRESS = HubAddress.parse("hf://lab/tiny")
@@ -95,6 +95,26 @@ def test_a_repository_has_a_card_that_says_what_the_manifest_says(
     assert "| linear probe on s | accuracy_test | - | 0.5 |" in card
     assert Bundle.load(tiny_bundle).digest in card
     assert files[SHEET].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "line"),
+    [
+        ("fashion-mnist", 'datasets: ["fashion-mnist"]'),
+        ("hf:lab/faces:image:label", 'datasets: ["lab/faces"]'),
+        ("cartoon-faces:fair_hair=smile@0.8", 'datasets: ["cartoon-faces"]'),
+        ("folder", None),
+        ("hf:/home/me/pictures", None),
+    ],
+)
+def test_a_card_names_the_data_set_where_others_know_it(
+    tiny_bundle: Path, dataset: str, line: str | None
+) -> None:
+    bundle = replace(Bundle.load(tiny_bundle), provenance={"dataset": dataset})
+    front_matter = model_card(bundle, ADDRESS).split("---\n")[1]
+    assert [found for found in front_matter.splitlines() if found.startswith("datasets")] == (
+        [] if line is None else [line]
+    )
 
 
 def test_pushing_again_replaces_the_bundle_and_nothing_else(
