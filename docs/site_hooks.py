@@ -25,6 +25,15 @@ DOCS = Path(__file__).parent
 NOTEBOOK = DOCS / "notebook" / "patronus.ipynb"
 NOTEBOOK_PAGE = "how-to/notebook.md"
 MEASUREMENTS = "measurements"
+RAY = DOCS.parent / "deploy" / "ray"
+PAGES_ELSEWHERE = {
+    "how-to/many-devices.md": DOCS / "training_on_many_devices.md",
+    "operating/changes.md": DOCS.parent / "CHANGELOG.md",
+    "operating/ray/index.md": RAY / "README.md",
+    "operating/runbook.md": DOCS / "runbook.md",
+    "operating/tracing.md": DOCS / "tracing.md",
+}
+"""Where in the site pages stand that are kept, once, where readers of the code look for them."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -64,7 +73,9 @@ def _generated() -> Iterator[tuple[str, str | bytes]]:
 
 def _existing() -> Iterator[tuple[str, Path]]:
     """(where in the site, the file) of what is kept elsewhere."""
-    yield "operating/runbook.md", DOCS / "runbook.md"
+    yield from PAGES_ELSEWHERE.items()
+    for file in sorted(RAY.glob("*.y*ml")):  # to which the page links
+        yield f"operating/ray/{file.name}", file
     yield "patronus.ipynb", NOTEBOOK
     for picture in sorted(DOCS.glob("*.png")):
         yield f"pictures/{picture.name}", picture

@@ -303,8 +303,8 @@ def graph_signature(file: str, config: ModelConfig) -> dict[str, tuple[int | Non
 def listed_files(directory: Path) -> dict[str, str]:
     """The sha256 of each file that the manifest in `directory` lists, whether it is there or not.
 
-    Raises BundleError for a manifest that cannot be read, that lacks a required file, or that names one
-    anywhere but beside it.
+    Raises BundleError for a manifest that cannot be read, that lacks a required file, or that names another
+    than a bundle has: whoever fetches them brings nothing else, and nothing to another place.
     """
     _, manifest = _read_manifest(directory)
     return _listed(directory, manifest)
@@ -337,9 +337,9 @@ def _listed(directory: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
     missing = [file for file in REQUIRED_FILES if file not in files]
     if missing:
         raise BundleError(f"{directory / MANIFEST}: files does not list {', '.join(missing)}")
-    for file in files:
-        if Path(file).name != file or file in ("", ".."):
-            raise BundleError(f"{directory / MANIFEST}: {file!r} is not a plain file name")
+    others = [file for file in files if file not in (*REQUIRED_FILES, *OPTIONAL_FILES)]
+    if others:
+        raise BundleError(f"{directory / MANIFEST}: files lists {others[0]!r}, which no bundle has")
     return {
         file: str(entry.get("sha256")) if isinstance(entry, dict) else "None" for file, entry in files.items()
     }

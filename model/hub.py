@@ -71,16 +71,21 @@ def pull(
 ) -> Bundle:
     """Make `directory`, which is new or holds it already, the bundle at `address`.
 
-    Raises BundleError or OSError.
+    What else is in it is seen before anything is fetched, and never replaced. Raises BundleError or OSError.
     """
+    is_free = not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    held = None if is_free else _digest(directory)
+    other = HubError(f"{directory} exists and is something else: name another directory")
+    if not is_free and held is None:
+        raise other
     fetched = (hub or Hub()).fetch(address, told)
     try:
         bundle = Bundle.load(fetched.directory)
     except BundleError as error:
         raise HubError(f"{address}: {error}") from error
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        if _digest(directory) != bundle.digest:
-            raise HubError(f"{directory} exists and is something else: name another directory")
+    if not is_free:
+        if held != bundle.digest:
+            raise other
     else:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
@@ -155,9 +160,9 @@ class Hub:
     ) -> HubAddress:
         """Make the repository hold this bundle, and tell at which commit it does. Raises HubError, OSError.
 
-        The repository, and the branch that the address may name, are created where they are not there. A
-        file of a former bundle that this one lacks is deleted; others are left alone. `with_progress` lets
-        the library draw on stderr how far the files are.
+        The repository, and the branch that the address may name, are created where they are not there;
+        `is_private` refuses one that is there and public. A file of a former bundle that this one lacks is
+        deleted; others are left alone. `with_progress` lets the library draw on stderr how far the files are.
         """
         if address.is_commit:
             raise HubError(f"{address}: a commit cannot be written to, name a branch or none")
@@ -174,10 +179,12 @@ class Hub:
                 contents[SHEET] = prototype_sheet(bundle.pictures)
         with _explained(address, is_push=True), _progress(library, is_shown=with_progress):
             api.create_repo(repository, private=is_private or None, exist_ok=True)
+            if is_private and not api.model_info(repository).private:
+                raise HubError(f"{address}: the repository is public: make it private on its page first")
             if address.revision is not None:
                 api.create_branch(repository, branch=address.revision, exist_ok=True)
-            there = api.model_info(repository, revision=address.revision).siblings or []
-            stale = {sibling.rfilename for sibling in there} & {*REQUIRED_FILES, *OPTIONAL_FILES}
+            there = api.model_info(repository, revision=address.revision)
+            stale = {file.rfilename for file in there.siblings or ()} & {*REQUIRED_FILES, *OPTIONAL_FILES}
             operations: list[Any] = [
                 library.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
                 for name, content in contents.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +36,12 @@ METRICS = {
     "fid": "fid",
 }
 """The hub's names of metrics, by how the names here begin, or by a part of them with its underscore."""
+PRIVATE = ("folder",)
+"""Data sets that are nobody else's: their name would mean another's on the hub."""
 COLUMNS, SIDE, GAP, LABEL = 10, 64, 8, 14
+
+_DATASET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+"""What the hub can call a data set, which a path of this machine is not."""
 
 
 def model_card(bundle: Bundle, address: HubAddress, *, license: str | None = None) -> str:
@@ -91,9 +97,9 @@ def _front_matter(bundle: Bundle, license: str | None) -> str:
     fields: dict[str, Any] = {} if license is None else {"license": license}
     fields |= {"library_name": "patronus-server", "pipeline_tag": "unconditional-image-generation"}
     fields["tags"] = list(TAGS)
-    dataset = bundle.provenance.get("dataset")
-    if isinstance(dataset, str):
-        fields["datasets"] = [dataset.removeprefix("hf:").partition(":")[0]]
+    dataset = str(bundle.provenance.get("dataset", "")).removeprefix("hf:").partition(":")[0]
+    if dataset not in PRIVATE and _DATASET.fullmatch(dataset):
+        fields["datasets"] = [dataset]
     names = {name for _, name, _, _ in _rows(bundle)}
     metrics = [
         hub

@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Of FastAPI's own, which would send spans, and what clients sent, whatever PATRONUS_TRACING says."""
 
-METHODS = ("GET", "POST", "PUT")
+METHODS = ("GET", "HEAD", "POST", "PUT")
 """That any route has."""
 
 RunnerFactory = Callable[[Bundle, Settings], Runner]

@@ -17,8 +17,14 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """Of the same request in whatever traces it, 32 hexadecimal digits; None where tracing is off."""
 
-QUIET = ("PIL", "python_multipart")
-"""Libraries whose debug lines tell what is in an image or a body."""
+QUIET = {
+    "PIL": logging.INFO,
+    "python_multipart": logging.INFO,
+    "httpcore2": logging.WARNING,
+    "httpx2": logging.WARNING,
+}
+"""From which level on libraries are heard that tell what is in an image or a body, or which addresses a hub
+has signed for a download."""
 
 
 def set_up_logs(level: str, log_format: LogFormat = "auto", stream: TextIO | None = None) -> None:
@@ -33,8 +39,8 @@ def set_up_logs(level: str, log_format: LogFormat = "auto", stream: TextIO | Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    for name, lowest in QUIET.items():
+        logging.getLogger(name).setLevel(max(lowest, root.level))
     logging.captureWarnings(True)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 _CODE = re.compile(r"(`[^`]*`)")
-_SPECIAL = re.compile(r"([\[\]<>*_|\\])")
+_SPECIAL = re.compile(r"([\[\]>*_|\\])")
 
 
 def prose(text: str) -> str:
@@ -14,14 +14,16 @@ def prose(text: str) -> str:
 
     So `activations [m][h][w]` is no reference to a link, and `x_T` no emphasis.
     """
-    return "".join(
-        part if part.startswith("`") else _SPECIAL.sub(r"\\\1", part) for part in _CODE.split(text)
-    )
+    return "".join(part if part.startswith("`") else _plain(part) for part in _CODE.split(text))
+
+
+def _plain(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text).replace("<", "&lt;")  # which no backslash escapes
 
 
 def code(text: str) -> str:
-    """In a table too."""
-    return f"`{text.replace('|', chr(92) + '|')}`" if text else ""
+    """In a table too, where a | between backticks divides no cells."""
+    return f"`{text}`" if text else ""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Addresses of bundles as they are written on the command line."""
+"""Addresses of bundles and services, and the keys of services, as they are given to commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from model.bundle_address import SCHEME, BundleAddress, HubAddress
+from service.client.exchange import base_headers, base_url
 
 
 class HubAddressType(click.ParamType[HubAddress]):
@@ -22,6 +23,32 @@ class HubAddressType(click.ParamType[HubAddress]):
             return HubAddress.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class UrlType(click.ParamType[str]):
+    """The address of a service."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(base_url(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class KeyType(click.ParamType[str]):
+    """A key that a header can hold; the line end that a file has behind it does not belong to it."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        key = str(value).strip()
+        try:
+            base_headers(key)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return key
 
 
 class BundleType(click.Path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from model.bundle_address import BundleAddress
 from service.app import create_app
-from service.cli.addresses import BundleType
+from service.cli.addresses import BundleType, KeyType, UrlType
 from service.cli.load import GOOD_WITHIN, Load, Outcome, Summary, run_load, solo_seconds
 from service.cli.output import to_json, to_table
 from service.cli.progress import ProgressLine
@@ -27,8 +27,20 @@ from service.client.calls import Call
     type=BundleType(),
     help="load this bundle here, without a port (default: PATRONUS_BUNDLE, else the shipped one)",
 )
-@click.option("--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, help="load the service there instead")
-@click.option("--api-key", envvar="PATRONUS_CLIENT_API_KEY", show_envvar=True, help="where it wants one")
+@click.option(
+    "--url",
+    type=UrlType(),
+    envvar="PATRONUS_CLIENT_URL",
+    show_envvar=True,
+    help="load the service there instead",
+)
+@click.option(
+    "--api-key",
+    type=KeyType(),
+    envvar="PATRONUS_CLIENT_API_KEY",
+    show_envvar=True,
+    help="where it wants one; rather by the variable, which other users do not see",
+)
 @click.option("--endpoint", type=click.Choice(["encode", "generate"]), default="generate", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="of generate")
 @click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
-from service.cli.output import number, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import OutType, kind_of, number, text_writer, to_csv, to_json, to_table, write
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import Diagnosis, Edit, calls
@@ -30,7 +30,10 @@ COLUMNS = ("prototype", "affected", "effect", "low", "high", "p", "leakage", "da
 @click.option("--model", help="which of the models (see `patronus models`)")
 @click.option("--json", "as_json", is_flag=True, help="print the whole answer, pictures in base64")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="a .html report with pictures, a .json or a .csv"
+    "-o",
+    "--out",
+    type=OutType(".html", ".json", ".csv"),
+    help="a .html report with pictures, a .json or a .csv",
 )
 @with_target
 def diagnose(
@@ -53,6 +56,8 @@ def diagnose(
     patronus diagnose -p 3 -p 21
     patronus diagnose -p 21 --num-samples 64 -o report.html
     """
+    if as_json and out is not None and kind_of(out) == ".html":
+        raise click.UsageError("the .html report is an answer of its own: give --json or --out, not both")
     options: DiagnoseOptions = {"steps": steps, "seed": seed, "num_couplings": num_couplings}
     if extrapolate:
         options["extrapolate"] = True
@@ -67,7 +72,7 @@ def diagnose(
     if model is not None:
         options["model"] = model
     with target.open() as session:
-        if out is not None and out.suffix.lower() == ".html":
+        if out is not None and kind_of(out) == ".html":
             page = session.client.diagnosis_page(**options)
             write(out, {".html": text_writer(lambda: page)})
             return
@@ -86,7 +91,6 @@ def diagnose(
         writers = {
             ".json": text_writer(lambda: to_json(answer)),
             ".csv": text_writer(lambda: to_csv(COLUMNS, rows)),
-            ".html": text_writer(str),  # written above; here for the message that lists what is known
         }
         write(out, writers)
 

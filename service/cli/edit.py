@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
-from service.cli.output import number, picture_paths, to_json, to_table
+from service.cli.output import OutType, number, picture_paths, to_json, to_table
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Edit, Edited, calls
@@ -32,7 +32,7 @@ from service.client.calls import EditOptions
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType("", ".png"),
     default=Path(),
     help="a folder for NAME.edited.png, or for one image a .png  [default: .]",
 )
@@ -64,7 +64,7 @@ def edit(
         for file, written in zip(files, paths, strict=True):
             try:
                 answer, edited = session.ask(calls.edit(file, edits, **chosen))
-            except BadRequestError as error:
+            except (BadRequestError, OSError) as error:
                 click.echo(f"patronus: {file}: {error}", err=True)
                 continue
             written.parent.mkdir(parents=True, exist_ok=True)

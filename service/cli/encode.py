@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from service.cli.output import number, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import OutType, number, text_writer, to_csv, to_json, to_table, write
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
 from service.cli.target import Session, Target, with_target
@@ -29,7 +29,7 @@ AT_ONCE = 16
 @click.option(
     "--csv", "as_csv", is_flag=True, help="print CSV: a line for each image, a column for each prototype"
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="write to this .json or .csv file instead")
+@click.option("-o", "--out", type=OutType(".json", ".csv"), help="write to this .json or .csv file instead")
 @with_target
 def encode(
     target: Target,
@@ -84,7 +84,7 @@ def _encoded(
         for start in range(0, len(files), AT_ONCE):
             some = list(files[start : start + AT_ONCE])
             try:
-                answer = session.client.send(calls.untyped(calls.encode(*some, maps=maps, **options)))
+                answer, _ = session.send(calls.encode(*some, maps=maps, **options))
                 for file, image in zip(some, answer["images"], strict=True):
                     yield answer["model"], file, image
             except (BadRequestError, OSError):
@@ -97,7 +97,7 @@ def _one_by_one(
 ) -> Iterator[tuple[dict[str, Any], Path, dict[str, Any]]]:
     for file in files:
         try:
-            answer = session.client.send(calls.untyped(calls.encode(file, maps=maps, **options)))
+            answer, _ = session.send(calls.encode(file, maps=maps, **options))
             yield answer["model"], file, answer["images"][0]
         except (BadRequestError, OSError) as error:
             click.echo(f"patronus: {file}: {error}", err=True)

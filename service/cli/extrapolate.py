@@ -10,14 +10,12 @@ import click
 
 from service.cli.edits import PrototypeType
 from service.cli.output import (
+    OutType,
+    kind_of,
     number,
     picture_paths,
     pixels_of,
-    text_writer,
-    to_csv,
-    to_json,
-    to_table,
-    write,
+    tell_answers,
 )
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
@@ -58,7 +56,7 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType("", ".png", ".json", ".csv"),
     default=Path(),
     help="a folder for the strips NAME.extrapolated.png, for one image a .png; or a .json or .csv  "
     "[default: .]",
@@ -84,7 +82,7 @@ def extrapolate(
     patronus extrapolate 21 --seed 7 -o sweep.png
     """
     files = image_files(images)
-    draws = out.suffix.lower() not in (".json", ".csv")
+    draws = kind_of(out) in ("", ".png")
     paths = picture_paths(files or [Path(f"seed-{seed}")], out, "extrapolated") if draws else []
     options: ExtrapolateOptions = {"steps": steps, "seed": seed}
     if values is not None:
@@ -98,7 +96,7 @@ def extrapolate(
             chosen: ExtrapolateOptions = options if file is None else {**options, "image": file}
             try:
                 answer, found = session.ask(calls.extrapolate(prototype, **chosen))
-            except BadRequestError as error:
+            except (BadRequestError, OSError) as error:
                 if file is None:
                     raise
                 click.echo(f"patronus: {file}: {error}", err=True)
@@ -109,20 +107,7 @@ def extrapolate(
                 paths[i].parent.mkdir(parents=True, exist_ok=True)
                 paths[i].write_bytes(_strip(found))
                 answers[-1]["written"] = str(paths[i])
-    if not draws:
-        writers = {
-            ".json": text_writer(lambda: to_json({"images": answers})),
-            ".csv": text_writer(lambda: to_csv(COLUMNS, rows)),
-        }
-        write(out, writers)
-    elif answers:
-        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
-    if as_json:
-        click.echo(to_json({"images": answers}))
-    elif as_csv:
-        click.echo(to_csv(COLUMNS, rows))
-    elif rows and draws:
-        click.echo(to_table(COLUMNS, rows))
+    tell_answers(answers, COLUMNS, rows, out=out, as_json=as_json, as_csv=as_csv)
     return 0 if len(answers) == (len(files) or 1) else 1
 
 

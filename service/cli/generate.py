@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from service.cli.output import pixels_of, text_writer, to_json, write
+from service.cli.output import OutType, pixels_of, text_writer, to_json, write
 from service.cli.sampling import sample_options, with_sampling
 from service.cli.target import Target, with_target
 from service.client import Generation, calls
@@ -20,7 +20,7 @@ from service.images import grid_png
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType(".png", ".json", ""),
     help="a .png (several images: a grid), a .json, or a folder for a .png each  [default: generated.png]",
 )
 @with_target

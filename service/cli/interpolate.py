@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.output import Writer, pixels_of, png_writer, text_writer, to_csv, to_json, write
+from service.cli.output import OutType, Writer, pixels_of, png_writer, text_writer, to_csv, to_json, write
 from service.cli.target import Target, with_target
 from service.client import Interpolation, calls
 from service.client.calls import InterpolateOptions
@@ -35,7 +35,7 @@ IMAGE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType(".png", "", ".json", ".csv"),
     help="a .png strip, a folder for a .png each, a .json or a .csv  [default: interpolated.png]",
 )
 @with_target

@@ -9,13 +9,18 @@ from typing import Any
 import click
 
 from service.cli.edits import PrototypeType
-from service.cli.output import number, picture_paths, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import (
+    OutType,
+    kind_of,
+    number,
+    picture_paths,
+    tell_answers,
+)
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Locations, calls
 from service.client.calls import LocateOptions
-from service.client.reading import parse
 from service.drawing import Card, montage, png
 
 COLUMNS = ("file", "prototype", "name", "s", "z", "box", "centre")
@@ -38,7 +43,7 @@ COLUMNS = ("file", "prototype", "name", "s", "z", "box", "centre")
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType("", ".png", ".json", ".csv"),
     help="a folder for NAME.located.png (heat maps with boxes), for one image a .png; or a .json or .csv",
 )
 @with_target
@@ -62,8 +67,7 @@ def locate(
     patronus locate shirts/ -p 3 -p 21 -o located/
     """
     files = image_files(images)
-    suffix = "" if out is None else out.suffix.lower()
-    draws = out is not None and suffix not in (".json", ".csv")
+    draws = out is not None and kind_of(out) in ("", ".png")
     paths = picture_paths(files, out, "located") if out is not None and draws else []
     options: LocateOptions = {}
     if prototypes:
@@ -77,12 +81,10 @@ def locate(
     with target.open() as session, ProgressLine(quiet=session.quiet) as line:
         for i, file in enumerate(files):
             try:
-                call = calls.locate(file, **options)
-                answer = session.client.send(calls.untyped(call))
+                answer, found = session.send(calls.locate(file, **options))
             except (BadRequestError, OSError) as error:
                 click.echo(f"patronus: {file}: {error}", err=True)
                 continue
-            found = parse(call.result, answer)
             answers.append({"file": str(file), **answer})
             rows += _rows(file, found)
             if draws:
@@ -90,20 +92,7 @@ def locate(
                 paths[i].write_bytes(_picture(found))
                 answers[-1]["written"] = str(paths[i])
             line.show("locate", i + 1, len(files))
-    if out is not None and not draws:
-        writers = {
-            ".json": text_writer(lambda: to_json({"images": answers})),
-            ".csv": text_writer(lambda: to_csv(COLUMNS, rows)),
-        }
-        write(out, writers)
-    elif draws and answers:
-        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
-    if as_json:
-        click.echo(to_json({"images": answers}))
-    elif as_csv:
-        click.echo(to_csv(COLUMNS, rows))
-    elif rows and (out is None or draws):
-        click.echo(to_table(COLUMNS, rows))
+    tell_answers(answers, COLUMNS, rows, out=out, as_json=as_json, as_csv=as_csv)
     return 0 if len(answers) == len(files) else 1
 
 

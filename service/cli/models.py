@@ -7,7 +7,6 @@ import click
 from service.cli.output import to_json, to_table
 from service.cli.target import Target, with_target
 from service.client import calls
-from service.client.reading import parse
 
 
 @click.command()
@@ -15,9 +14,8 @@ from service.client.reading import parse
 @with_target
 def models(target: Target, as_json: bool) -> None:
     """List the models that are served, the default one first."""
-    call = calls.models()
     with target.open() as session:
-        answer = session.client.send(calls.untyped(call))
+        answer, found = session.send(calls.models())
     if as_json:
         click.echo(to_json(answer))
         return
@@ -30,6 +28,6 @@ def models(target: Target, as_json: bool) -> None:
             "yes" if model.has_prior else "no",
             model.source or "-",
         ]
-        for model in parse(call.result, answer).models
+        for model in found.models
     ]
     click.echo(to_table(["name", "digest", "image", "prototypes", "prior", "source"], rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,29 @@ from service.client import Picture
 
 Rows = Iterable[Sequence[object]]
 Writer = Callable[[Path], None]
+
+
+class OutType(click.Path):
+    """Where to write: a file that ends in one of `kinds`, a folder where "" is one of them.
+
+    Another ending is refused before anything is computed.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        super().__init__(path_type=Path)
+        self._kinds = kinds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        out: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if kind_of(out) not in self._kinds:
+            *others, last = (f"a {kind}" if kind else "a folder" for kind in self._kinds)
+            self.fail(f"{out} must be {', '.join(others)} or {last}", param, ctx)
+        return out
+
+
+def kind_of(out: Path) -> str:
+    """The suffix of a file, "" for a folder, which may be there already and have a dot in its name."""
+    return "" if out.is_dir() else out.suffix.lower()
 
 
 def to_json(value: Any) -> str:
@@ -47,15 +70,42 @@ def to_table(header: Sequence[str], rows: Rows) -> str:
 
 
 def write(out: Path, writers: dict[str, Writer]) -> None:
-    """Write `out` as its suffix says ("" is a folder). Raises click.BadParameter for another."""
-    suffix = out.suffix.lower()
-    if suffix not in writers:
-        known = ", ".join(name or "a folder" for name in writers)
-        raise click.BadParameter(f"{out} must end in one of: {known}", param_hint="--out")
-    target = out if not suffix else out.parent
+    """Write `out` as its kind says."""
+    kind = kind_of(out)
+    target = out if not kind else out.parent
     target.mkdir(parents=True, exist_ok=True)
-    writers[suffix](out)
+    writers[kind](out)
     click.echo(f"wrote {out}", err=True)
+
+
+def tell_answers(
+    answers: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    out: Path | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """The end of a command that has drawn a picture of each image's answer, or else is to write a table.
+
+    answers: each with the path `written`, where one was; rows: of the table.
+    """
+    is_table = out is not None and kind_of(out) in (".json", ".csv")
+    if out is not None and is_table:
+        writers = {
+            ".json": text_writer(lambda: to_json({"images": answers})),
+            ".csv": text_writer(lambda: to_csv(columns, rows)),
+        }
+        write(out, writers)
+    elif out is not None and answers:
+        click.echo(f"wrote {', '.join(answer['written'] for answer in answers)}", err=True)
+    if as_json:
+        click.echo(to_json({"images": answers}))
+    elif as_csv:
+        click.echo(to_csv(columns, rows))
+    elif rows and not is_table:
+        click.echo(to_table(columns, rows))
 
 
 def picture_paths(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
@@ -63,7 +113,7 @@ def picture_paths(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
 
     Raises click.BadParameter for one name for several pictures.
     """
-    if out.suffix.lower() == ".png":
+    if kind_of(out) == ".png":
         if len(files) > 1:
             raise click.BadParameter(
                 f"{out} is one file for {len(files)} images: give a folder", param_hint="--out"

@@ -61,7 +61,7 @@ def program() -> None:
     Exit status:
       0    done
       1    refused, or some of the images could not be used
-      2    wrong usage, setting or bundle
+      2    wrong usage, file, setting or bundle
       3    the service, or the hub, cannot be reached
       4    out of time, or the service is busy; retries included
       5    the service failed

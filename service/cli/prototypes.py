@@ -10,6 +10,7 @@ import click
 
 from service.cli.edits import PrototypeType
 from service.cli.output import (
+    OutType,
     Writer,
     number,
     pixels_of,
@@ -22,9 +23,8 @@ from service.cli.output import (
 )
 from service.cli.progress import ProgressLine
 from service.cli.target import Session, Target, with_target
-from service.client import Prototype, calls
+from service.client import Call, Prototype, PrototypeDetails, calls
 from service.client.calls import Common
-from service.client.reading import parse
 from service.drawing import Card, montage, png, tile
 
 COLUMNS = ("prototype", "name", "mean", "std", "q0.99", "emerges at", "in", "goes with", "auroc")
@@ -62,7 +62,7 @@ class NamingType(click.ParamType[Naming]):
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType(".png", "", ".json", ".csv"),
     help="a .png of their training patches, a folder for prototype-J.png each, a .json or a .csv",
 )
 @with_target
@@ -89,12 +89,12 @@ def prototypes(
     options: Common = {} if model is None else {"model": model}
     with target.open() as session:
         if namings:
-            answer: dict[str, Any] = _named(session, namings, options)
+            answer, found = _details(session, [calls.rename(*naming, **options) for naming in namings])
         elif prototypes:
-            answer = _details(session, prototypes, options)
+            answer, found = _details(session, [calls.prototype(j, **options) for j in prototypes])
         else:
-            answer = session.client.send(calls.untyped(calls.prototypes(**options)))
-    found = [parse(Prototype, entry.get("prototype", entry)) for entry in answer["prototypes"]]
+            answer, listed = session.send(calls.prototypes(**options))
+            found = list(listed.prototypes)
     if out is not None:
         writers: dict[str, Writer] = {
             ".png": png_writer(lambda: _sheet(found)),
@@ -111,20 +111,17 @@ def prototypes(
         click.echo(to_table(COLUMNS, _rows(found)))
 
 
-def _named(session: Session, namings: Sequence[Naming], options: Common) -> dict[str, Any]:
-    answers = [
-        session.client.send(calls.untyped(calls.rename(which, name, **options))) for which, name in namings
-    ]
-    return {"prototypes": answers}
-
-
-def _details(session: Session, which: Sequence[int | str], options: Common) -> dict[str, Any]:
-    answers = []
+def _details(
+    session: Session, asked: Sequence[Call[PrototypeDetails]]
+) -> tuple[dict[str, Any], list[Prototype]]:
+    answers, found = [], []
     with ProgressLine(quiet=session.quiet) as line:
-        for j in which:
-            answers.append(session.client.send(calls.untyped(calls.prototype(j, **options))))
-            line.show("prototypes", len(answers), len(which))
-    return {"prototypes": answers}
+        for call in asked:
+            answer, details = session.send(call)
+            answers.append(answer)
+            found.append(details.prototype)
+            line.show("prototypes", len(found), len(asked))
+    return {"prototypes": answers}, found
 
 
 def _rows(found: Sequence[Prototype]) -> list[list[object]]:

@@ -19,7 +19,7 @@ from service.cli.output import to_json
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("address", type=HubAddressType())
 @click.option("--license", help="for the model card, as the hub calls it: mit, apache-2.0, other")
-@click.option("--private", "is_private", is_flag=True, help="for a repository that is created")
+@click.option("--private", "is_private", is_flag=True, help="a repository that others cannot see")
 @click.option("--no-card", is_flag=True, help="leave README.md and prototypes.png of the repository alone")
 @click.option("--dry-run", is_flag=True, help="print the model card, and send nothing")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")

@@ -13,11 +13,10 @@ import click
 from model.bundle_address import BundleAddress, HubAddress
 from model.hub import Hub
 from service.app import create_app
-from service.cli.addresses import BundleType
+from service.cli.addresses import BundleType, KeyType, UrlType
 from service.cli.in_process import in_process
 from service.cli.progress import ProgressLine
 from service.client import Call, Client, Progress, Retries, calls
-from service.client.reading import parse
 from service.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,7 +67,12 @@ class Session:
                     line.follow(event)
                 else:
                     answer = event
-        return answer, parse(call.result, answer)
+        return answer, call.read_value(answer)
+
+    def send(self, call: Call[T]) -> tuple[dict[str, Any], T]:
+        """The same of a call that is soon answered, or one of many: no line is shown."""
+        answer = self.client.send(calls.untyped(call))
+        return answer, call.read_value(answer)
 
 
 def fetched(settings: Settings, *, quiet: bool = False) -> Settings:
@@ -135,10 +139,15 @@ def with_target(command: F) -> F:
                 "(default: PATRONUS_BUNDLE, else the shipped one)",
             ),
             click.option(
-                "--url", envvar="PATRONUS_CLIENT_URL", show_envvar=True, help="ask the service there instead"
+                "--url",
+                type=UrlType(),
+                envvar="PATRONUS_CLIENT_URL",
+                show_envvar=True,
+                help="ask the service there instead",
             ),
             click.option(
                 "--api-key",
+                type=KeyType(),
                 envvar="PATRONUS_CLIENT_API_KEY",
                 show_envvar=True,
                 help="for a service that wants one; rather by the variable, which other users do not see",

@@ -8,7 +8,17 @@ from typing import Any
 import click
 import numpy as np
 
-from service.cli.output import number, pixels_of, text_writer, to_csv, to_json, to_table, write
+from service.cli.output import (
+    OutType,
+    kind_of,
+    number,
+    pixels_of,
+    text_writer,
+    to_csv,
+    to_json,
+    to_table,
+    write,
+)
 from service.cli.sampling import sample_options, with_sampling
 from service.cli.target import Target, with_target
 from service.client import Trace, calls
@@ -25,7 +35,7 @@ from service.images import filmstrip_png
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutType(".png", ".csv", ".json"),
     help="a .png of the previews (a row for each image), a .csv or a .json",
 )
 @with_target
@@ -40,6 +50,8 @@ def trace(
     patronus trace -n 8 --steps 50
     patronus trace --image shirt.png --steps 50 -o filmstrip.png
     """
+    if out is not None and kind_of(out) == ".png" and num_previews == 0:
+        raise click.BadParameter("a .png is made of the previews: --num-previews must be 1 or more")
     call = calls.trace(**sample_options(**options), num_previews=num_previews)
     with target.open() as session:
         answer, traced = session.ask(call)
@@ -75,6 +87,4 @@ def _table(traced: Trace) -> list[list[object]]:
 
 def _write_previews(traced: Trace, path: Path) -> None:
     rows = [[pixels_of(preview.image) for preview in image.previews] for image in traced.images]
-    if not rows[0]:
-        raise click.BadParameter("a .png is made of the previews: --num-previews must be 1 or more")
     path.write_bytes(filmstrip_png(rows))

@@ -21,10 +21,11 @@ from service.client.exchange import (
     EventReader,
     arguments_of,
     base_headers,
+    base_url,
     read_answer,
     unreachable,
 )
-from service.client.images import ImageLike, Source
+from service.client.images import Source
 from service.client.retrying import Attempts, Retries
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._retries = retries or Retries()
         self._http = httpx.AsyncClient(
-            base_url=url, headers=base_headers(api_key), transport=transport, limits=LIMITS
+            base_url=base_url(url), headers=base_headers(api_key), transport=transport, limits=LIMITS
         )
 
     async def __aenter__(self) -> AsyncClient:
@@ -94,9 +95,9 @@ class AsyncClient:
         return await self.send(calls.extrapolate(prototype, **options))
 
     async def interpolate(
-        self, first: ImageLike, second: ImageLike, **options: Unpack[calls.InterpolateOptions]
+        self, first: Source, second: Source, **options: Unpack[calls.InterpolateOptions]
     ) -> results.Interpolation:
-        """From one image to another."""
+        """From one image to another, or between those of two image_ids."""
         return await self.send(calls.interpolate(first, second, **options))
 
     async def rename(
@@ -151,9 +152,10 @@ class AsyncClient:
                 await asyncio.sleep(attempts.wait_after(error))
 
     async def stream(self, call: Call[T]) -> AsyncGenerator[Progress | T, None]:
-        """Progress while the service works on a call, at last its result; whoever stops reading cancels it.
+        """Progress while the service works on a call, at last its result; whoever closes it cancels the work.
 
-        It is tried again only until the first event has come.
+        It is tried again only until the first event has come. To stop in the middle, read it within
+        `contextlib.aclosing`: asyncio closes a generator that is left behind at a moment of its own.
         """
         attempts = self._attempts(call)
         while True:

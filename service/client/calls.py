@@ -83,11 +83,20 @@ class Call(Generic[Result]):
     def read(self, body: bytes) -> Result:
         """The answer in `body`. Raises AnswerError."""
         try:
-            if self.accept != JSON:
-                return parse(self.result, body.decode())
-            return parse(self.result, json.loads(body))
+            value = json.loads(body) if self.accept == JSON else body.decode()
         except ValueError as error:
-            raise AnswerError(f"the answer of {self.path} cannot be read: {error}") from error
+            raise self._unreadable(error) from error
+        return self.read_value(value)
+
+    def read_value(self, value: Any) -> Result:
+        """The same of an answer that is JSON already, as `untyped` gives it. Raises AnswerError."""
+        try:
+            return parse(self.result, value)
+        except ValueError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: ValueError) -> AnswerError:
+        return AnswerError(f"the answer of {self.path} cannot be read: {error}")
 
 
 def untyped(call: Call[Any]) -> Call[dict[str, Any]]:
@@ -211,8 +220,11 @@ def extrapolate(prototype: int | str, **options: Unpack[ExtrapolateOptions]) -> 
 
 
 def interpolate(
-    first: ImageLike, second: ImageLike, **options: Unpack[InterpolateOptions]
+    first: Source, second: Source, **options: Unpack[InterpolateOptions]
 ) -> Call[results.Interpolation]:
+    """Between two images, or between those of two image_ids."""
+    if isinstance(first, ImageId) and isinstance(second, ImageId):
+        return _post("/interpolate", results.Interpolation, options, image_ids=(first, second))
     return _post("/interpolate", results.Interpolation, options, images=(first, second))
 
 
@@ -233,8 +245,10 @@ def prototype(which: int | str, **options: Unpack[Common]) -> Call[results.Proto
 
 
 def rename(which: int | str, name: str | None, **options: Unpack[Common]) -> Call[results.PrototypeDetails]:
+    """Once a prototype has its new name, nobody is found by the old one: only an index may be sent twice."""
     call = prototype(which, **options)
-    return dataclasses.replace(call, method="PUT", fields={"name": name})
+    is_idempotent = isinstance(which, int)
+    return dataclasses.replace(call, method="PUT", fields={"name": name}, is_idempotent=is_idempotent)
 
 
 def references(**options: Unpack[Common]) -> Call[results.References]:
@@ -271,7 +285,7 @@ def _post(path: str, result: type[T], options: Mapping[str, Any], **more: Any) -
     files = tuple(to_file(image) for image in given if not isinstance(image, ImageId))
     for name in (image for image in given if isinstance(image, ImageId)):
         if len(given) > 1:
-            raise ValueError("an image_id stands for the one image of a call: it has no others beside it")
+            raise ValueError(f"the image_id {name[:12]}… stands beside other images: send them all as images")
         fields["image_id"] = str(name)
     body = {name: _jsonable(value) for name, value in fields.items()}
     return Call("POST", path, result, fields=body, files=files, **about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import TypeVar, Unpack
 
 import httpx
@@ -19,10 +20,11 @@ from service.client.exchange import (
     EventReader,
     arguments_of,
     base_headers,
+    base_url,
     read_answer,
     unreachable,
 )
-from service.client.images import ImageLike, Source
+from service.client.images import Source
 from service.client.retrying import Attempts, Retries
 
 T = TypeVar("T")
@@ -36,7 +38,8 @@ class Client:
     timeout_s: what a call may take, its retries included; the service is told what is left of it. api_key:
     where the service wants one. transport: httpx's, in place of a network.
 
-    Every call raises PatronusError; see `service.client.errors`.
+    Every call raises PatronusError; see `service.client.errors`. Raises ValueError for an address or a key
+    that none can be.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Client:
         self._timeout_s = timeout_s
         self._retries = retries or Retries()
         self._http = httpx.Client(
-            base_url=url, headers=base_headers(api_key), transport=transport, limits=LIMITS
+            base_url=base_url(url), headers=base_headers(api_key), transport=transport, limits=LIMITS
         )
 
     def __enter__(self) -> Client:
@@ -100,9 +103,9 @@ class Client:
         return self.send(calls.extrapolate(prototype, **options))
 
     def interpolate(
-        self, first: ImageLike, second: ImageLike, **options: Unpack[calls.InterpolateOptions]
+        self, first: Source, second: Source, **options: Unpack[calls.InterpolateOptions]
     ) -> results.Interpolation:
-        """From one image to another."""
+        """From one image to another, or between those of two image_ids."""
         return self.send(calls.interpolate(first, second, **options))
 
     def rename(
@@ -165,9 +168,10 @@ class Client:
         while True:
             has_begun = False
             try:
-                for event in self._attempt_stream(call, attempts):
-                    has_begun = True
-                    yield event
+                with closing(self._attempt_stream(call, attempts)) as events:
+                    for event in events:
+                        has_begun = True
+                        yield event
                 return
             except PatronusError as error:
                 if has_begun:

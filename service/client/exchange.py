@@ -22,8 +22,27 @@ GRACE_S = 2.0
 """How much later than the service's deadline an answer may come, so that it is its 504 that is heard."""
 
 
+def base_url(url: str) -> httpx.URL:
+    """The service's address. Raises ValueError for what is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no address: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url!r} is no address of a service, such as http://127.0.0.1:8000")
+    return parsed
+
+
 def base_headers(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"X-API-Key": api_key}
+    """Raises ValueError for a key that no header can hold, such as one with the line end of its file.
+
+    The value is in no message: it is a secret.
+    """
+    if api_key is None:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable() and api_key == api_key.strip()):
+        raise ValueError("the API key must be printable ASCII, without spaces or line ends around it")
+    return {"X-API-Key": api_key}
 
 
 def arguments_of(call: Call[Any], attempts: Attempts, *, accept: str | None = None) -> dict[str, Any]:
@@ -38,6 +57,8 @@ def arguments_of(call: Call[Any], attempts: Attempts, *, accept: str | None = No
 
 def read_answer(call: Call[T], response: httpx.Response, body: bytes) -> T:
     """The result in a response. Raises ApiError or AnswerError."""
+    if response.has_redirect_location:
+        raise AnswerError(f"{call.path} redirects to {response.headers['location']}: is that its address?")
     if response.status_code not in call.read_statuses:
         raise error_from(response.status_code, response.headers, body)
     return call.read(body)

@@ -1,4 +1,7 @@
-"""GET /healthz, /readyz, /metrics, /version"""
+"""GET /healthz, /readyz, /metrics, /version
+
+Health answers HEAD too, as some load balancers ask.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ def health_router(context: Context, drain: Drain, version: dict[str, object]) ->
     router = APIRouter(tags=["operation"])
     engine = context.engine
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> Response:
         """Liveness: 503 when only a restart can help."""
         return _status(death(engine), engine)
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz")
     async def readyz() -> Response:
         """Readiness: 503, with the reason, while requests cannot be served."""

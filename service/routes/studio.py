@@ -1,4 +1,4 @@
-"""GET / and GET /studio/…: the Prototype Studio, a page on this API."""
+"""GET and HEAD of / and /studio/…: the Prototype Studio, a page on this API."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ def studio_router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     files = read_files()
 
+    @router.head("/")
     @router.get("/")
     async def page(request: Request) -> Response:
         """The page, for whoever accepts text/html, as browsers do; for others the API's description."""
@@ -73,6 +74,7 @@ def studio_router() -> APIRouter:
         response.headers["Vary"] = "Accept"
         return response
 
+    @router.head(STUDIO_PATH + "{path:path}")
     @router.get(STUDIO_PATH + "{path:path}")
     async def file(request: Request, path: str) -> Response:
         return _sent(request, files, path)

@@ -181,7 +181,7 @@ def _from_json(given: InferInput) -> Tensor:
 def _flat(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
     """The elements in row-major order, whether they came so or nested as `shape` says."""
     if any(isinstance(item, list) for item in data):
-        if len(data) != shape[0] if shape else True:
+        if not shape or len(data) != shape[0]:
             raise ProblemError(422, f"the input {name!r} has data of another shape than {list(shape)}")
         for size in shape[1:]:
             if not all(isinstance(item, list) and len(item) == size for item in data):

@@ -70,6 +70,7 @@ def test_make_docs_builds_strictly() -> None:
 
 def test_no_link_or_anchor_is_dead(pages: dict[str, SitePage]) -> None:
     assert {"index.html", "reference/http-api.html", "measurements/ground_truth/edits.html"} <= pages.keys()
+    assert {"operating/tracing.html", "operating/ray/index.html", "how-to/many-devices.html"} <= pages.keys()
     assert dead_links(pages) == []
 
 
@@ -94,6 +95,16 @@ def test_no_page_loads_from_another_host(site: Path, pages: dict[str, SitePage])
 def test_no_page_names_the_machine_that_built_it(pages: dict[str, SitePage]) -> None:
     for name, page in pages.items():
         assert str(ROOT) not in page.path.read_text(encoding="utf-8"), name
+
+
+def test_no_mark_of_markdown_is_left_in_the_reference(pages: dict[str, SitePage]) -> None:
+    for name, page in pages.items():
+        if name.startswith("reference/"):
+            shown = re.findall(
+                r"[^\n]{0,40}\\(?:\||&lt;|&gt;|\[|\]|_)", page.path.read_text(encoding="utf-8")
+            )
+            assert shown == [], name
+    assert any("[encode|generate]" in text for text in _codes(pages["reference/patronus.html"].path))
 
 
 def test_every_operation_is_described(pages: dict[str, SitePage]) -> None:

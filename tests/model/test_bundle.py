@@ -210,7 +210,7 @@ def test_a_manifest_that_is_no_object_is_named(bundle: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "inner/file", "..", ".", ""])
 def test_file_names_cannot_leave_the_bundle(bundle: Path, name: str) -> None:
     rewrite(bundle, lambda manifest: manifest["files"].update({name: {"sha256": ""}}))
-    with pytest.raises(BundleError, match="is not a plain file name"):
+    with pytest.raises(BundleError, match=r"files lists .*, which no bundle has"):
         Bundle.load(bundle)
 
 

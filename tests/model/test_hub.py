@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import shutil
 import socket
 import sys
@@ -15,7 +17,7 @@ import pytest
 from model.bundle import DENOISER, MANIFEST, PRIOR, Bundle
 from model.bundle_address import HubAddress
 from model.hub import Arrival, Hub, HubError, HubUnreachableError, open_bundle, pull
-from model.model_card import CARD, SHEET
+from model.model_card import CARD, SHEET, model_card
 from tests.hub_stand_in import READER, WRITER, StandInHub
 
 ADDRESS = HubAddress.parse("hf://lab/tiny")
@@ -95,6 +97,26 @@ def test_a_repository_has_a_card_that_says_what_the_manifest_says(
     assert files[SHEET].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("dataset", "line"),
+    [
+        ("fashion-mnist", 'datasets: ["fashion-mnist"]'),
+        ("hf:lab/faces:image:label", 'datasets: ["lab/faces"]'),
+        ("cartoon-faces:fair_hair=smile@0.8", 'datasets: ["cartoon-faces"]'),
+        ("folder", None),
+        ("hf:/home/me/pictures", None),
+    ],
+)
+def test_a_card_names_the_data_set_where_others_know_it(
+    tiny_bundle: Path, dataset: str, line: str | None
+) -> None:
+    bundle = replace(Bundle.load(tiny_bundle), provenance={"dataset": dataset})
+    front_matter = model_card(bundle, ADDRESS).split("---\n")[1]
+    assert [found for found in front_matter.splitlines() if found.startswith("datasets")] == (
+        [] if line is None else [line]
+    )
+
+
 def test_pushing_again_replaces_the_bundle_and_nothing_else(
     hub: Hub, stand_in: StandInHub, tiny_bundle: Path, tiny_prior_bundle: Path
 ) -> None:
@@ -133,6 +155,31 @@ def test_a_private_repository_needs_a_token_that_may_read(
     with pytest.raises(HubError, match=r"the hub refuses it .*Invalid credentials"):
         other(hub, tmp_path, token="hf_expired").fetch(ADDRESS)
     assert other(hub, tmp_path, token=READER).fetch(ADDRESS).directory.is_dir()
+
+
+def test_what_is_to_be_private_does_not_go_into_a_public_repository(
+    hub: Hub, stand_in: StandInHub, tiny_prior_bundle: Path, pushed: HubAddress
+) -> None:
+    before = dict(stand_in.repositories["lab/tiny"].files)
+    with pytest.raises(HubError, match="hf://lab/tiny: the repository is public"):
+        hub.push(Bundle.load(tiny_prior_bundle), ADDRESS, is_private=True)
+    assert stand_in.repositories["lab/tiny"].files == before
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/tmp/evil.py", "evil.py", "evil\x1b[2J"])
+def test_a_manifest_cannot_bring_other_files(
+    hub: Hub, stand_in: StandInHub, tmp_path: Path, pushed: HubAddress, name: str
+) -> None:
+    files = stand_in.repositories["lab/tiny"].files
+    manifest = json.loads(files[MANIFEST])
+    manifest["files"][name] = {"sha256": "0" * 64}
+    files[MANIFEST] = json.dumps(manifest).encode()
+    files[name] = b"print('here')"
+    stand_in.asked.clear()
+    with pytest.raises(HubError, match=f"files lists {re.escape(repr(name))}, which no bundle has"):
+        pull(ADDRESS, tmp_path / "here", other(hub, tmp_path))
+    assert not any("evil" in line for line in stand_in.asked)
+    assert not (tmp_path / "here").exists()
 
 
 def test_a_gated_repository_says_how_to_be_let_in(
@@ -274,7 +321,12 @@ def test_a_hub_that_is_down_is_no_fault_of_the_bundle(
 
 
 def test_what_is_in_the_directory_is_never_replaced(
-    hub: Hub, tiny_bundle: Path, tmp_path: Path, pushed: HubAddress
+    hub: Hub,
+    stand_in: StandInHub,
+    tiny_bundle: Path,
+    tiny_prior_bundle: Path,
+    tmp_path: Path,
+    pushed: HubAddress,
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
@@ -284,9 +336,16 @@ def test_what_is_in_the_directory_is_never_replaced(
     shutil.rmtree(here)
     here.mkdir()
     (here / "thesis.txt").write_text("years of work")
+    stand_in.asked.clear()
     with pytest.raises(HubError, match="exists and is something else"):
         pull(ADDRESS, here, hub)
     assert contents(here) == {"thesis.txt": b"years of work"}
+    assert stand_in.asked == []  # it is seen before anything is fetched
+    shutil.rmtree(here)
+    shutil.copytree(tiny_prior_bundle, here)
+    with pytest.raises(HubError, match="exists and is something else"):
+        pull(ADDRESS, here, hub)
+    assert contents(here) == contents(tiny_prior_bundle)
 
 
 def test_without_the_package_its_extra_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

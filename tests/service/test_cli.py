@@ -165,6 +165,12 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
         (["serve", "--port", "many"], 2, "PATRONUS_PORT must be a whole number, not 'many'"),
         (["paint"], 2, "No such command 'paint'"),
         (["bench", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
+        (["models", "--url", "127.0.0.1:8000"], 2, "no address of a service, such as http://"),
+        (["generate", "-o", "grid.gif"], 2, "grid.gif must be a .png, a .json or a folder"),
+        (["encode", ".", "-o", "all.txt"], 2, "all.txt must be a .json or a .csv"),
+        (["edit", ".", "-e", "1=max", "-o", "edited.jpg"], 2, "edited.jpg must be a folder or a .png"),
+        (["trace", "--num-previews", "0", "-o", "film.png"], 2, "--num-previews must be 1 or more"),
+        (["diagnose", "--json", "-o", "report.html"], 2, "give --json or --out, not both"),
     ],
 )
 def test_what_goes_wrong_is_said_and_has_its_status(
@@ -192,6 +198,26 @@ def test_refused_busy_and_late_have_statuses_of_their_own(
         assert "no answer within" in capsys.readouterr().err
 
 
+def test_a_folder_may_have_a_dot_in_its_name(folder: Path, fake_url: str) -> None:
+    (folder / "run-1.5").mkdir()
+    assert main(["generate", "-o", str(folder / "run-1.5"), "--steps", "1", "--url", fake_url]) == 0
+    assert [path.name for path in (folder / "run-1.5").iterdir()] == ["0.png"]
+
+
+def test_a_key_is_taken_without_the_line_end_of_its_file_and_is_never_shown(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(replace(settings, api_keys=("key-of-eight",)), fake_runner) as url:
+        monkeypatch.setenv("PATRONUS_CLIENT_API_KEY", "key-of-eight\n")
+        assert main(["models", "--url", url]) == 0
+        capsys.readouterr()
+        monkeypatch.setenv("PATRONUS_CLIENT_API_KEY", "key-of-éight")
+        assert main(["models", "--url", url]) == 2
+        output = capsys.readouterr()
+        assert "API key must be printable ASCII" in output.err
+        assert "éight" not in output.err
+
+
 def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     for name in program.commands:
         assert main([name, "--help"]) == 0
@@ -201,13 +227,18 @@ def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str
         assert "_PATRONUS_COMPLETE" in capsys.readouterr().out
 
 
-def test_a_shell_is_told_what_may_follow() -> None:
-    asked = {"_PATRONUS_COMPLETE": "bash_complete", "COMP_WORDS": "patronus gener", "COMP_CWORD": "1"}
-    command = [sys.executable, "-m", "service.cli"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **asked}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split(",")[-1].strip() == "generate"
+def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
+    (tmp_path / "patronus").write_text(f'#!/bin/sh\nexec {sys.executable} -m service.cli "$@"\n')
+    (tmp_path / "patronus").chmod(0o755)
+    script = """
+        eval "$(patronus completion bash)"
+        COMP_WORDS=(patronus gener) COMP_CWORD=1
+        _patronus_completion patronus
+        echo "${COMPREPLY[@]}"
+    """
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "generate\n"), done.stderr
 
 
 def test_serve_takes_its_settings_from_options_before_the_environment() -> None:

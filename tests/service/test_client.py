@@ -274,6 +274,9 @@ def test_where_and_what_is_between_are_read_as_pictures(real_url: str, reference
         between = client.interpolate(*reference_pngs[:2], num_images=3, steps=2)
         assert [item.weight for item in between.images] == [0.0, 0.5, 1.0]
         assert between.images[0].achieved.shape == (30,)
+        again = client.interpolate(*between.image_ids, num_images=3, steps=2)
+        assert again.image_ids == between.image_ids
+        np.testing.assert_allclose(again.images[1].achieved, between.images[1].achieved, atol=1e-3)
 
 
 def test_a_prototype_is_renamed_and_found_by_its_name(settings: Settings) -> None:

@@ -112,6 +112,8 @@ def test_what_is_no_image_is_refused_before_anything_is_sent() -> None:
         calls.encode("nowhere.png")
     with pytest.raises(ValueError, match="image_id"):
         calls.encode(ImageId("0" * 64), b"another")
+    with pytest.raises(ValueError, match="image_id"):
+        calls.interpolate(ImageId("0" * 64), b"another")
 
 
 def test_numpy_numbers_go_into_json() -> None:

@@ -174,6 +174,37 @@ def test_a_call_that_is_not_idempotent_is_not_sent_twice_by_chance() -> None:
     assert len(script.requests) == 1
 
 
+def test_a_prototype_is_renamed_again_by_its_index_alone() -> None:
+    assert calls.rename(5, "sleeve").is_idempotent
+    assert not calls.rename("cuff", "sleeve").is_idempotent
+
+
+@both
+def test_a_service_that_has_moved_says_where_to(ask: Ask) -> None:
+    moved = httpx.Response(308, headers={"location": "https://service/models"})
+    with pytest.raises(AnswerError, match="/models redirects to https://service/models"):
+        ask(Script(moved), AT_ONCE)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "localhost:8000", "ftp://host", "http://", "http://[::1", ""]
+)
+def test_an_address_that_none_can_be_is_refused_at_once(kind: type[Client | AsyncClient], url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        kind(url)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["secret-key\n", " secret-key", "secret\x00key", "secret-kéy"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
+    kind: type[Client | AsyncClient], key: str
+) -> None:
+    with pytest.raises(ValueError, match="API key") as caught:
+        kind("http://service", api_key=key)
+    assert "secret" not in str(caught.value)
+
+
 def events(*lines: str) -> httpx.Response:
     return httpx.Response(
         200, headers={"content-type": "text/event-stream; charset=utf-8"}, content="".join(lines)

@@ -116,11 +116,19 @@ def test_set_up_twice_writes_once() -> None:
     assert len(stream.getvalue().splitlines()) == 1
 
 
-@pytest.mark.parametrize("library", ["PIL.PngImagePlugin", "python_multipart.multipart"])
-def test_libraries_that_tell_what_they_read_are_never_at_debug(library: str) -> None:
+@pytest.mark.parametrize(
+    ("library", "level"),
+    [
+        ("PIL.PngImagePlugin", logging.DEBUG),
+        ("python_multipart.multipart", logging.DEBUG),
+        ("httpx2", logging.INFO),
+        ("httpcore2.connection", logging.INFO),
+    ],
+)
+def test_libraries_that_tell_what_they_read_are_not_heard(library: str, level: int) -> None:
     stream = io.StringIO()
     set_up_logs("DEBUG", "json", stream)
-    logging.getLogger(library).debug("pixels")
+    logging.getLogger(library).log(level, "pixels, or a signed address")
     logging.getLogger("service").debug("ours")
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["ours"]
 

@@ -35,6 +35,22 @@ def test_every_file_of_the_folder_is_sent_with_its_type_and_tag(studio_url: str)
             assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["/", "/studio/js/main.js", "/docs", "/healthz", "/readyz"])
+def test_who_asks_for_headers_alone_gets_those_of_the_whole(studio_url: str, path: str) -> None:
+    headers = {"Accept": "text/html"}
+    whole = httpx.get(studio_url + path, headers=headers)
+    alone = httpx.head(studio_url + path, headers=headers)
+    assert (alone.status_code, alone.content) == (200, b"")
+    own = ("content-type", "etag", "vary", "content-security-policy")
+    assert {name: alone.headers.get(name) for name in own} == {name: whole.headers.get(name) for name in own}
+    assert int(alone.headers["content-length"]) > 0
+    assert httpx.delete(studio_url + path).headers["allow"] == "GET, HEAD"
+
+
+def test_who_asks_for_the_headers_of_no_file_is_told(studio_url: str) -> None:
+    assert httpx.head(f"{studio_url}/studio/nothing.js").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["nothing.js", "../app.py", "%2e%2e/app.py", "js"])
 def test_nothing_else_is_sent(studio_url: str, path: str) -> None:
     answer = httpx.get(f"{studio_url}/studio/{path}")
