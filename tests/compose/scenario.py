@@ -24,6 +24,7 @@ KEY = "a-key-of-the-compose-test"
 """In the file that docker-compose.keys.yml gives to the service."""
 NAME = "compose-test"
 """Given to a prototype."""
+COUNT_CORES = "from service.cpu_quota import cores_of_quota; print(cores_of_quota(num_cores=1000))"
 CONNECT_OUTSIDE = """
 import socket
 try:
@@ -202,6 +203,8 @@ def _isolation(stack: Stack, transcript: Transcript) -> None:
         {"268435456", "allkeys-lru"} <= set(configured),
         configured,
     )
+    cores = stack.engine.docker("exec", replica, "python3", "-c", COUNT_CORES).strip()
+    transcript.check("a replica knows how many cores it has", cores == "2", cores)
     outside = stack.engine.docker("exec", replica, "python3", "-c", CONNECT_OUTSIDE)
     transcript.check("replicas cannot reach the outside", outside.strip() == "no way out", outside.strip())
 
