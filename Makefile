@@ -36,7 +36,7 @@ audit: ## Look up known vulnerabilities of every version in deploy/constraints.t
 $(SBOM)/runtime: pyproject.toml deploy/constraints.txt
 	@rm -rf $@ && $${PYTHON_BOOTSTRAP:-python3} -m venv --without-pip $@
 	@$(PYTHON) -m pip --disable-pip-version-check --python $@/bin/python install --quiet \
-	    --constraint deploy/constraints.txt ".[cpu]"
+	    --constraint deploy/constraints.txt ".[cpu,tracing]"
 
 sbom: $(SBOM)/runtime ## Write build/sbom.cdx.json: packages and bundles that are shipped, as CycloneDX
 	@test -x $(SBOM)/bin/cyclonedx-py || { $${PYTHON_BOOTSTRAP:-python3} -m venv $(SBOM) && \

@@ -92,7 +92,7 @@ def measure(set_up: SetUp, *, seconds: float, clients: int, threads: int) -> Win
     """Start it, fill it, count what it answers, end it."""
     environment = {
         "PATRONUS_BUNDLE": str(SHIPPED_BUNDLE),
-        "PATRONUS_LOG_LEVEL": "WARNING",  # no access log, which Ray does not have either
+        "PATRONUS_LOG_LEVEL": "WARNING",  # no access log
         "PATRONUS_NUM_THREADS": str(threads),
         "OMP_NUM_THREADS": "1",
     }

@@ -6,6 +6,7 @@ interventions and K outcomes this gives differences (J, n, K), in standard devia
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,11 +65,19 @@ class Effects:
         return sorted(tested, key=lambda at: (not is_established[at], -least[at], -effect[at]))
 
 
-def measure_effects(differences: Float64, own: Float64, is_tested: Bools, *, seed: int) -> Effects:
+def measure_effects(
+    differences: Float64,
+    own: Float64,
+    is_tested: Bools,
+    *,
+    seed: int,
+    proceed: Callable[[], None] = lambda: None,
+) -> Effects:
     """Effects from differences (J, n, K), after less before.
 
     own: (J, n), the differences of what each intervention is meant to change; is_tested: (J, K), the family
-    of those that should be none. Samples are resampled whole, so that what belongs together stays so.
+    of those that should be none; proceed: called now and then, as this may take seconds: what it raises ends
+    the work. Samples are resampled whole, so that what belongs together stays so.
     """
     num_interventions, n, num_outcomes = differences.shape
     rng = np.random.default_rng(seed)
@@ -76,6 +85,7 @@ def measure_effects(differences: Float64, own: Float64, is_tested: Bools, *, see
     levels = _interval_levels(n)
     effect, leakage = (Estimates(*np.full((3, num_interventions, num_outcomes), np.nan)) for _ in range(2))
     for j in range(num_interventions):
+        proceed()
         means, own_means = weights @ differences[j], weights @ own[j]  # (resamples, K), (resamples,)
         effect.value[j] = differences[j].mean(axis=0)
         effect.low[j], effect.high[j] = np.quantile(means, levels, axis=0)
@@ -86,11 +96,13 @@ def measure_effects(differences: Float64, own: Float64, is_tested: Bools, *, see
             leakage.value[j] = effect.value[j] / own[j].mean()
             leakage.low[j], leakage.high[j] = np.quantile(ratios, levels, axis=0)
     p = np.full((num_interventions, num_outcomes), np.nan)
-    p[is_tested] = familywise_p(np.moveaxis(differences, 1, 0)[:, is_tested], rng)
+    p[is_tested] = familywise_p(np.moveaxis(differences, 1, 0)[:, is_tested], rng, proceed)
     return Effects(effect, leakage, p)
 
 
-def familywise_p(differences: Float64, rng: np.random.Generator) -> Float64:
+def familywise_p(
+    differences: Float64, rng: np.random.Generator, proceed: Callable[[], None] = lambda: None
+) -> Float64:
     """Adjusted p (N,) of N hypotheses "no effect", from differences (n, N).
 
     Without an effect the two pictures of a sample could as well be exchanged, so that its differences all
@@ -108,6 +120,7 @@ def familywise_p(differences: Float64, rng: np.random.Generator) -> Float64:
     num_as_large = np.ones(num_hypotheses)  # the signs as they are
     chunk = max(1, 2**22 // max(1, num_hypotheses))
     for start in range(0, NUM_SIGNS, chunk):
+        proceed()
         signs = rng.choice((-1.0, 1.0), size=(min(chunk, NUM_SIGNS - start), n))
         largest = np.maximum.accumulate(np.abs(signs @ scaled), axis=1)  # of those that are no larger
         num_as_large += (largest >= observed - 1e-9).sum(axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from service.budget import Budget
 from service.cache.cache import Cache, Store
 from service.cache.memory_store import MemoryStore
 from service.cache.redis_store import RedisStore
+from service.cpu_quota import cores_of_quota
 from service.drain import Drain
 from service.engine.async_engine import AsyncEngine
 from service.engine.batch_limit import BatchLimits, batch_limit
@@ -149,6 +151,8 @@ def create_app(
 
     Raises BundleError, DeviceError or SettingsError.
     """
+    if not settings.num_threads:
+        settings = replace(settings, num_threads=cores_of_quota())
     tracing = make_tracing(settings)
     bundles = load_bundles(settings)
     metrics = Metrics()

@@ -51,7 +51,7 @@ class Settings:
     it and fp32 elsewhere; cache_url: memory://, redis://[:password@]host:port/db, rediss:// or unix://;
     cache_bytes: bound of the memory cache; cache_ttl_s: life of a value in Redis; cache_timeout_ms: for one
     call of Redis; max_batch: rows in one network call; num_threads: of one call on the CPU, 0 for one on each
-    core; max_queue: samples that may wait; max_steps,
+    core, or as many as a container's CPU quota is worth; max_queue: samples that may wait; max_steps,
     max_images: per request; max_body_bytes: of one request; max_bodies_bytes: of all requests that run;
     max_pixels: width x height of one uploaded picture; request_timeout_s: after which a request is given up
     with 504; drain_timeout_s: for running requests after SIGTERM; step_timeout_s: a step of the network that

@@ -35,7 +35,7 @@ s against it would cost fidelity: of what the donor has, predictions of the ship
 What emerges later (`model.emergence`) is decided in this half."""
 FOLLOWED = 0.5
 """The share of the way that s_j has to go: about what models go by themselves."""
-LEAST_SPREAD = 0.01
+LEAST_UNIT = 0.01
 """Changes are counted in standard deviations of s (0 … 9.21), at least of this size: a dead prototype's would
 make its pairs outweigh everything."""
 

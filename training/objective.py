@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.encoder import similarity
 from model.patronus import Patronus, to_x_0_hat
 from training.config import TrainConfig
-from training.decoupling import LEAST_SPREAD, Decoupling, Intervention
+from training.decoupling import LEAST_UNIT, Decoupling, Intervention
 from training.gathering import gather_rows
 from training.losses import (
     decorrelation_loss,
@@ -127,7 +127,7 @@ class Objective(nn.Module):
         """The deviation of s, (m,): the running one where there is one, else the batch's."""
         is_running = self.config.model.denoiser.standardize
         spread = self.patronus.activation_std if is_running else everyones_s.std(dim=0)
-        return spread.clamp(min=LEAST_SPREAD)
+        return spread.clamp(min=LEAST_UNIT)
 
     @torch.no_grad()
     def update_statistics(self, activations: Tensor, *, momentum: float) -> None:

@@ -42,13 +42,13 @@ class QueryError(Exception):
 
 
 class PrometheusProcess:
-    """Scrapes `service` as the job `patronus`, every `interval_s`, with the rules of deploy/prometheus."""
+    """Scrapes as one job of a configuration says, every `interval_s`, with the rules of deploy/prometheus."""
 
-    def __init__(self, program: str, directory: Path, service: Address, *, interval_s: int = 1) -> None:
+    def __init__(self, program: str, directory: Path, job: Mapping[str, Any], *, interval_s: int = 1) -> None:
         self.address = Address("127.0.0.1", free_port())
         self._log = directory / "prometheus.log"
         config = directory / "prometheus.yml"
-        config.write_text(json.dumps(_local(service, self.address, interval_s)))  # JSON is YAML too
+        config.write_text(json.dumps(_local(job, interval_s)))  # JSON is YAML too
         self._command = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}"]
         self._command.append(f"--web.listen-address={self.address.host}:{self.address.port}")
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,29 +102,31 @@ class PrometheusProcess:
 
 
 @contextmanager
-def prometheus_process(directory: Path, service: Address) -> Iterator[PrometheusProcess]:
+def prometheus_process(directory: Path, job: Mapping[str, Any]) -> Iterator[PrometheusProcess]:
     """A Prometheus, not started yet, that does not outlive the block. Raises RuntimeError without one."""
     program = shutil.which("prometheus")
     if program is None:
         raise RuntimeError("prometheus is not on the PATH: Debian's package is prometheus")
-    prometheus = PrometheusProcess(program, directory, service)
+    prometheus = PrometheusProcess(program, directory, job)
     try:
         yield prometheus
     finally:
         prometheus.kill()
 
 
-def _local(service: Address, own: Address, interval_s: int) -> dict[str, Any]:
-    """deploy/prometheus/prometheus.yml with these addresses in place of names."""
+def job_of(service: Address) -> dict[str, Any]:
+    """The job of deploy/prometheus/prometheus.yml, with an address in place of a name."""
+    targets = [f"{service.host}:{service.port}"]
+    return {"job_name": "patronus", "static_configs": [{"targets": targets}]}
+
+
+def _local(job: Mapping[str, Any], interval_s: int) -> dict[str, Any]:
+    """deploy/prometheus/prometheus.yml with this job in place of its own."""
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     interval = f"{interval_s}s"
     config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), interval)
     config["rule_files"] = [str(CONFIG.parent / files) for files in config["rule_files"]]
-    targets = {"patronus": service, "prometheus": own}
-    config["scrape_configs"] = [
-        {"job_name": name, "static_configs": [{"targets": [f"{address.host}:{address.port}"]}]}
-        for name, address in ((job["job_name"], targets[job["job_name"]]) for job in config["scrape_configs"])
-    ]
+    config["scrape_configs"] = [job]
     return config
 
 

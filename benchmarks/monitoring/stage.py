@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.faults.redis_process import RedisProcess, redis_process
 from benchmarks.faults.service_process import REAL_SERVICE, service_process
 from benchmarks.monitoring.load import SETTINGS, load
-from benchmarks.monitoring.prometheus_process import PrometheusProcess, prometheus_process
+from benchmarks.monitoring.prometheus_process import PrometheusProcess, job_of, prometheus_process
 from model.bundle import Bundle
 from model.transforms import to_picture
 from service.settings import SHIPPED_BUNDLE
@@ -51,7 +51,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         await redis.start()
         settings = {**SETTINGS, "PATRONUS_CACHE_URL": redis.url}
         service = processes.enter_context(service_process(REAL_SERVICE, settings, directory / "service.log"))
-        prometheus = processes.enter_context(prometheus_process(directory, service.address))
+        prometheus = processes.enter_context(prometheus_process(directory, job_of(service.address)))
         await asyncio.gather(service.start(), prometheus.start())
         async with load(service.address, _pictures()):
             yield Stage(redis, prometheus)

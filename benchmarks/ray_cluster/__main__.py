@@ -1,6 +1,7 @@
 """`python -m benchmarks.ray_cluster DIRECTORY`: a Ray cluster of one machine, driven by `process`.
 
-It does what lines of JSON on stdin tell, answers each with a line, and ends with its stdin:
+Writes a line of JSON once it has started; then does what lines of JSON on stdin tell, answers each with a
+line, and ends with its stdin:
 
     {"deploy": CONFIG}   as `serve deploy`; null, once the config is taken
     {"details": null}    pids and states of replicas, how long one that goes may take, the application's
@@ -41,6 +42,7 @@ def main() -> int:
     )
     client: Any = None
     try:
+        print(json.dumps("started"), file=answers, flush=True)
         for line in sys.stdin:
             [(command, argument)] = json.loads(line).items()
             if command == "deploy":

@@ -41,6 +41,8 @@ class LeavingClients:
             await asyncio.shield(answering)
         except asyncio.CancelledError:
             has_left.set()
-            await asyncio.wait({answering}, timeout=PATIENCE_S)
-            answering.cancel()
+            try:
+                await asyncio.wait({answering}, timeout=PATIENCE_S)
+            finally:
+                answering.cancel()
             raise

@@ -6,9 +6,11 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.middleware import OPEN_PATHS
 from service.problems import problem
@@ -27,7 +29,7 @@ async def scrape_port(app: ASGIApp, host: str, ports: Sequence[int]) -> AsyncIte
     """
     listener = _listen(host, ports)
     config = uvicorn.Config(
-        OpenPaths(app), lifespan="off", log_config=None, access_log=False, server_header=False
+        OpenPaths(app), http=_Protocol, lifespan="off", log_config=None, server_header=False
     )
     server = _Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -57,6 +59,14 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """Writes no access log. uvicorn's own `access_log` would silence that logger for the whole process."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.access_log = False
 
 
 def _listen(host: str, ports: Sequence[int]) -> socket.socket:

@@ -54,30 +54,34 @@ async def announced(replica: str, address: str) -> AsyncIterator[None]:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
         try:
-            await _actor().forget.remote(replica)
+            await (await _actor()).forget.remote(replica)
         except ray.exceptions.RayError as error:
             log.warning("%s is not forgotten as a target of scrapes: %s", address, error)
 
 
 async def cluster_targets() -> list[dict[str, Any]]:
     """`ScrapeTargets.targets` of the cluster. Raises RayError."""
-    found: list[dict[str, Any]] = await _actor().targets.remote()
+    found: list[dict[str, Any]] = await (await _actor()).targets.remote()
     return found
 
 
 async def _tell(replica: str, address: str) -> None:
     while True:
         try:
-            await _actor().keep.remote(replica, address)
+            await (await _actor()).keep.remote(replica, address)
         except ray.exceptions.RayError as error:
             log.warning("%s is not known as a target of scrapes: %s", address, error)
         await asyncio.sleep(TELL_EVERY_S)
 
 
-def _actor() -> Any:
-    """The one of the cluster, made where there is none; it comes again wherever it dies, and is told anew."""
+async def _actor() -> Any:
+    """The one of the cluster, made where there is none; it comes again wherever it dies, and is told anew.
+
+    Looking it up blocks for as long as Ray's head does not answer, which the event loop must not.
+    """
     kind = ray.remote(num_cpus=0, max_restarts=-1)(ScrapeTargets)
-    return kind.options(name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote()
+    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    return await asyncio.to_thread(kind.options(**options).remote)
 
 
 def _time_told(item: tuple[str, tuple[str, float]]) -> float:

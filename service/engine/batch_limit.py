@@ -1,4 +1,4 @@
-"""How many rows a denoise step is best given, measured once for each bundle and device.
+"""How many rows a denoise step is best given, found out once for each bundle and device.
 
 More rows in a step serve more people, until the device is busy: from there on a larger batch makes
 everybody in it wait longer and serves nobody faster. The limit is the smallest batch size that does at
@@ -24,21 +24,41 @@ GOOD_ENOUGH = 0.95
 """Of the best throughput."""
 REPEATS = 3
 """Calls of each size; the fastest counts."""
+AGREE = 2
+"""Limits agree that differ by this factor at most: sizes next to each other serve about as many."""
 
 
-def batch_limit(runner: Runner, bundle_digest: str, limits: BatchLimits, *, num_threads: int = 0) -> int:
-    """The limit that is known for this bundle on this device, or else measured now and kept.
+def batch_limit(
+    runner: Runner,
+    bundle_digest: str,
+    limits: BatchLimits,
+    *,
+    num_threads: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """The limit that is known for this bundle on this device, or else measured now, twice.
 
-    `num_threads`: that the runner was given; 0: one for each core.
+    It is kept where both agree. Where they do not, something else had the device, or its machine: the larger
+    one, which costs throughput the least, then holds until the next start. `num_threads`: that the runner was
+    given; 0: one for each core.
     """
     cores = num_threads or os.cpu_count()
     key = f"{bundle_digest} on {runner.backend}, {cores} cores, up to {runner.max_batch}"
     known = limits.get(key)
     if known is not None and 1 <= known <= runner.max_batch:
         return known
-    rows = measure_batch_limit(runner)
-    limits.keep(key, rows)
-    return rows
+    smaller, larger = sorted(measure_batch_limit(runner, clock=clock) for _ in range(2))
+    if larger <= AGREE * smaller:
+        limits.keep(key, larger)
+    else:
+        log.warning(
+            "a batch limit of %d and of %d rows was measured: is the machine busy? "
+            "%d is used now, and measured again at the next start",
+            smaller,
+            larger,
+            larger,
+        )
+    return larger
 
 
 def measure_batch_limit(

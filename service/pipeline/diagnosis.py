@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +23,7 @@ from service.pipeline.experiment import Experiment, Findings, Intervention, Pair
 from service.pipeline.measured import statistics_of
 from service.pipeline.pipeline import Origin, Pipeline
 from service.pipeline.progress import ProgressFeed
+from service.pipeline.threaded import Proceed, threaded
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -131,8 +131,8 @@ async def diagnose(
     if len({image_id(pixels) for pixels in experiment.images}) < len(experiment.images):
         raise PipelineError("an image is given twice: it would count as two independent samples")
     findings = await carry_out(pipeline, experiment, deadline, feed)
-    return await asyncio.to_thread(
-        _diagnosis, pipeline.bundle, statistics, experiment, findings, num_examples
+    return await threaded(
+        lambda proceed: _diagnosis(pipeline.bundle, statistics, experiment, findings, num_examples, proceed)
     )
 
 
@@ -142,6 +142,7 @@ def _diagnosis(
     experiment: Experiment,
     findings: Findings,
     num_examples: int,
+    proceed: Proceed,
 ) -> Diagnosis:
     pairs = findings.pairs
     prototypes = np.array([intervention.prototype for intervention in experiment.interventions])  # (J,)
@@ -149,14 +150,14 @@ def _diagnosis(
     differences = np.stack([(pair.after.activations - pair.before.activations) / spread for pair in pairs])
     own = np.stack([differences[i, :, j] for i, j in enumerate(prototypes)])  # (J, n)
     is_other = np.arange(bundle.config.num_prototypes) != prototypes[:, None]
-    effects = measure_effects(differences, own, is_other, seed=experiment.seed)
+    effects = measure_effects(differences, own, is_other, seed=experiment.seed, proceed=proceed)
     correlation = statistics.correlation[prototypes]
     places = _places(bundle, pairs)
     overlap = np.stack([_overlap(places[i], j) for i, j in enumerate(prototypes)])
     album = _Album(pairs, places, prototypes, num_examples)
     attributes = None
     if bundle.attributes is not None:
-        attributes = _attribute_effects(bundle.attributes, statistics, experiment.seed, own, album)
+        attributes = _attribute_effects(bundle.attributes, statistics, experiment.seed, own, album, proceed)
     return Diagnosis(
         interventions=experiment.interventions,
         num_samples=experiment.num_samples,
@@ -171,7 +172,12 @@ def _diagnosis(
 
 
 def _attribute_effects(
-    attributes: Attributes, statistics: ActivationStatistics, seed: int, own: Float64, album: _Album
+    attributes: Attributes,
+    statistics: ActivationStatistics,
+    seed: int,
+    own: Float64,
+    album: _Album,
+    proceed: Proceed,
 ) -> AttributeEffects:
     differences = np.stack(
         [
@@ -182,7 +188,7 @@ def _attribute_effects(
     )
     differences /= attributes.logit_spread(statistics)  # (J, n, K)
     is_tested = np.ones((len(own), len(attributes.names)), dtype=bool)
-    effects = measure_effects(differences, own, is_tested, seed=seed)
+    effects = measure_effects(differences, own, is_tested, seed=seed, proceed=proceed)
     correlation = attributes.logit_correlation(statistics).T[album.prototypes]
     return AttributeEffects(
         names=attributes.names,

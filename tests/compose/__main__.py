@@ -13,7 +13,7 @@ import sys
 import time
 
 from tests.compose.engine import ROOT, CommandError, engine, install_packages
-from tests.compose.images import images_of, packages_in, programs_in, provide
+from tests.compose.images import can_trace, images_of, packages_in, programs_in, provide
 from tests.compose.scenario import KEY, Stack, check_stack, free_port
 from tests.compose.transcript import Transcript
 
@@ -56,10 +56,13 @@ def main() -> int:
             "every package has its version from deploy/constraints.txt", *_pinned(packages_in(running, IMAGE))
         )
 
+        transcript.check("the image can send spans", can_trace(running, IMAGE))
+
         stack = Stack(
             running,
             f"http://127.0.0.1:{ports['PATRONUS_PUBLISH']}",
             f"http://127.0.0.1:{ports['PROMETHEUS_PUBLISH']}",
+            f"http://127.0.0.1:{ports['GRAFANA_PUBLISH']}",
         )
         services = [
             name for name in ("patronus", "redis", "prometheus", "proxy", "grafana") if name not in missing
@@ -80,6 +83,7 @@ def main() -> int:
         if "stand-in" in origin:
             transcript.note(f"the image {image} itself: {origin} was used")
     transcript.note("the targets gpu and gpu-torch, and docker-compose.gpu.yml: no GPU here")
+    transcript.note("the targets ray and ray-gpu: they were not built")
     other = "Compose v2 with BuildKit" if compose.startswith("1.") else "Compose 1.29"
     transcript.note(f"{other}: only {compose} was used")
     return transcript.conclude()

@@ -134,3 +134,16 @@ def packages_in(engine: Engine, image: str) -> list[str]:
         engine.docker("run", "--rm", "--network", "none", image, "python3", "-c", script)
     )
     return found
+
+
+def can_trace(engine: Engine, image: str) -> bool:
+    """Whether the service in an image finds what it needs for PATRONUS_TRACING."""
+    script = (
+        "from service.app import open_tracing; from service.settings import Settings; "
+        "print(open_tracing(Settings.from_environment()) is not None)"
+    )
+    run_in = ("run", "--rm", "--network", "none", "--env", "PATRONUS_TRACING=otlp", image)
+    try:
+        return engine.docker(*run_in, "python3", "-c", script).strip() == "True"
+    except CommandError:
+        return False

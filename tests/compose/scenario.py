@@ -22,6 +22,9 @@ WITHIN_S = 120.0
 POLL_S = 0.25
 KEY = "a-key-of-the-compose-test"
 """In the file that docker-compose.keys.yml gives to the service."""
+NAME = "compose-test"
+"""Given to a prototype."""
+COUNT_CORES = "from service.cpu_quota import cores_of_quota; print(cores_of_quota(num_cores=1000))"
 CONNECT_OUTSIDE = """
 import socket
 try:
@@ -34,11 +37,12 @@ except OSError:
 
 @dataclass(frozen=True)
 class Stack:
-    """The engine, and the addresses under which proxy and Prometheus are published."""
+    """The engine, and the addresses under which proxy, Prometheus and Grafana are published."""
 
     engine: Engine
     url: str
     prometheus_url: str
+    grafana_url: str
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=60)
@@ -84,9 +88,12 @@ def check_stack(stack: Stack, services: Sequence[str], transcript: Transcript) -
     _answers(stack, transcript)
     _isolation(stack, transcript)
     _prometheus(stack, transcript)
+    if "grafana" in services:
+        _grafana(stack, transcript)
     _redis(stack, transcript)
     _replicas(stack, transcript)
     _keys(stack, transcript)
+    _nobody(stack, transcript)
 
 
 def _answers(stack: Stack, transcript: Transcript) -> None:
@@ -98,10 +105,24 @@ def _answers(stack: Stack, transcript: Transcript) -> None:
         bool(provenance),
         f"{version['model']['name']}, {sorted(provenance)}",
     )
+    models = [model["name"] for model in version["models"]]
+    statuses = [stack.generate(model=model, steps=2).status_code for model in models]
+    transcript.check("both shipped models are served", statuses == [200, 200], models)
+    page = httpx.get(f"{stack.url}/", headers={"Accept": "text/html"}, timeout=60)
+    head = httpx.head(f"{stack.url}/", headers={"Accept": "text/html"}, timeout=60)
+    transcript.check(
+        "the Studio is at /",
+        (page.status_code, head.status_code) == (200, 200) and "/studio/" in page.text,
+        page.headers["content-type"],
+    )
     first, *others = (stack.encode() for _ in range(8))
     transcript.check("/encode", first.status_code == 200, first.json()["images"][0]["image_id"][:16])
     cached = [answer.json()["images"][0]["cached"] for answer in others]
     transcript.check("what one replica encoded both find in Redis", all(cached), f"cached: {cached}")
+    named = [httpx.put(f"{stack.url}/prototypes/3", json={"name": NAME}, timeout=60)]
+    named += [stack.get(f"/prototypes/{NAME}") for _ in range(8)]
+    statuses = [answer.status_code for answer in named]
+    transcript.check("a name that one replica was told both know", set(statuses) == {200}, statuses)
     answers = [stack.generate(seed=7, steps=10) for _ in range(4)]
     pictures = {answer.json()["images"][0]["image"] for answer in answers if answer.status_code == 200}
     transcript.check(
@@ -149,8 +170,8 @@ def _answers(stack: Stack, transcript: Transcript) -> None:
     )
     bad = stack.generate(steps=-1)
     transcript.check("problems come through", bad.status_code == 422, bad.headers["content-type"])
-    metrics = stack.get("/metrics")
-    transcript.check("/metrics is not for clients", metrics.status_code == 404, metrics.status_code)
+    metrics = [stack.get(path).status_code for path in ("/metrics", "/%6detrics")]
+    transcript.check("/metrics is not for clients", metrics == [404, 404], metrics)
 
 
 def _isolation(stack: Stack, transcript: Transcript) -> None:
@@ -182,6 +203,8 @@ def _isolation(stack: Stack, transcript: Transcript) -> None:
         {"268435456", "allkeys-lru"} <= set(configured),
         configured,
     )
+    cores = stack.engine.docker("exec", replica, "python3", "-c", COUNT_CORES).strip()
+    transcript.check("a replica knows how many cores it has", cores == "2", cores)
     outside = stack.engine.docker("exec", replica, "python3", "-c", CONNECT_OUTSIDE)
     transcript.check("replicas cannot reach the outside", outside.strip() == "no way out", outside.strip())
 
@@ -208,6 +231,20 @@ def _prometheus(stack: Stack, transcript: Transcript) -> None:
         and set(health) <= {"ok", "unknown"},
         dict(health),
     )
+
+
+def _grafana(stack: Stack, transcript: Transcript) -> None:
+    transcript.section("Grafana")
+    container = stack.engine.containers("grafana")[0]
+    password = stack.engine.docker("exec", container, "cat", "/run/grafana-secret/admin_password").strip()
+    with httpx.Client(base_url=stack.grafana_url, auth=("admin", password), timeout=30) as grafana:
+        shown = grafana.get("/api/search", params={"query": "Patronus"})
+        is_there = shown.status_code == 200 and "Patronus" in {one["title"] for one in shown.json()}
+        transcript.check("the dashboard is there", is_there, shown.status_code)
+        query = {"query": "sum(patronus_requests_total)"}
+        asked = grafana.get("/api/datasources/proxy/uid/prometheus/api/v1/query", params=query)
+        has_data = asked.status_code == 200 and bool(asked.json()["data"]["result"])
+        transcript.check("its data source has data", has_data, asked.status_code)
 
 
 def _redis(stack: Stack, transcript: Transcript) -> None:
@@ -299,6 +336,21 @@ def _keys(stack: Stack, transcript: Transcript) -> None:
     transcript.check("a key of the file is one", answer.status_code == 200, answer.status_code)
     seen = stack.engine.docker("inspect", *stack.engine.containers("patronus"))
     transcript.check("the engine does not show it", KEY not in seen)
+    kept = httpx.get(f"{stack.url}/prototypes/{NAME}", headers={"X-API-Key": KEY}, timeout=60)
+    transcript.check("names outlive their containers", kept.status_code == 200, kept.status_code)
+
+
+def _nobody(stack: Stack, transcript: Transcript) -> None:
+    transcript.section("Without any replica")
+    stack.engine.compose("stop", "--timeout", "60", "patronus", timeout_s=180)
+    eventually(lambda: stack.get("/version").status_code == 503)
+    answer = stack.get("/version")
+    transcript.check(
+        "the proxy asks to come again",
+        (answer.status_code, answer.headers.get("retry-after")) == (503, "1")
+        and answer.headers["content-type"] == "application/problem+json",
+        answer.text,
+    )
 
 
 @contextmanager

@@ -114,6 +114,17 @@ def test_targets_of_the_image_are_there_and_do_not_run_as_root() -> None:
     assert "service.probe" in base
 
 
+def test_every_image_can_send_spans_and_the_bill_of_materials_is_of_what_it_installs() -> None:
+    installed = re.findall(r'install --quiet "\.\[([\w,]+)\]"', DOCKERFILE)
+    assert len(installed) == 4
+    assert all("tracing" in extras.split(",") for extras in installed)
+    found = re.search(
+        r'--constraint deploy/constraints\.txt "\.\[([\w,]+)\]"', (ROOT / "Makefile").read_text()
+    )
+    assert found is not None
+    assert found[1] == installed[0]
+
+
 def test_build_context_holds_all_that_is_copied() -> None:
     kept = {
         line.removeprefix("!").rstrip("/")

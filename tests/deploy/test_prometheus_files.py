@@ -15,6 +15,8 @@ from service.metrics import Metrics
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RUNBOOK = ROOT / "docs" / "runbook.md"
+LOOKED_UP = {"models", "prototype", "prototypes", "reference", "references", "rename"}
+"""Endpoints without a network call, which nobody waits for."""
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +62,14 @@ def test_metrics_that_panels_and_rules_read_are_those_of_the_service() -> None:
     read = {re.sub(r"_(bucket|sum|count)$", "", name) for name in read}
     assert len(read) > 25
     assert read <= exposed
+
+
+def test_every_endpoint_that_computes_has_a_latency_target() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "service" / "routes").glob("*.py")))
+    endpoints = set(re.findall(r'answer(?:_or_stream)?\(\s*context,\s*request,\s*"(\w+)"', source))
+    assert endpoints > LOOKED_UP
+    targets = {rule["labels"]["endpoint"] for rule in rules() if rule.get("record", "").endswith(":target")}
+    assert targets == endpoints - LOOKED_UP
 
 
 def test_metrics_are_named_as_prometheus_likes_them() -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from benchmarks.faults.redis_process import redis_process
+from benchmarks.monitoring.prometheus_process import prometheus_process
 from benchmarks.ray_cluster.process import ClusterError, RayProcess, ray_process
 from service.client import AsyncClient, Client, calls
 from service.client.events import Progress
@@ -26,6 +28,7 @@ from service.client.results import Generation
 from service.client.retrying import Retries
 from service.settings import SHIPPED_BUNDLE, Settings
 
+SCRAPE_CONFIG = Path(__file__).parents[2] / "deploy" / "ray" / "prometheus.yml"
 LONG = {"steps": 1000, "num_images": 4}
 """Seconds of work, unless it is given up."""
 PATIENT = Retries(max_retries=12, first_wait_s=0.2, longest_wait_s=2.0)
@@ -143,6 +146,21 @@ def test_each_replica_is_scraped_by_its_own_address(cluster: RayProcess) -> None
     for address in addresses.values():
         assert httpx.get(f"http://{address}/readyz").json()["engine"] == "ready"
         assert httpx.post(f"http://{address}/generate", json={}).status_code == 404
+
+
+def test_prometheus_finds_and_scrapes_every_replica(cluster: RayProcess, tmp_path: Path) -> None:
+    job = yaml.safe_load(SCRAPE_CONFIG.read_text())["scrape_configs"][0]
+    job["http_sd_configs"][0] |= {"url": f"{cluster.url}/metrics/targets", "refresh_interval": "1s"}
+    with prometheus_process(tmp_path, job) as prometheus:
+        asyncio.run(prometheus.start())
+
+        def scraped() -> set[str]:
+            found = asyncio.run(
+                prometheus.query('up{job="patronus"} == 1 and on (instance) patronus_build_info')
+            )
+            return {series.labels["instance"] for series in found}
+
+        cluster.until(lambda: scraped() == set(cluster.scrape_addresses().values()))
 
 
 def test_progress_streams_through_the_proxy(cluster: RayProcess) -> None:

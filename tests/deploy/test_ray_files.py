@@ -34,6 +34,23 @@ for config in json.load(sys.stdin):
 print("valid", Patronus.max_ongoing_requests)
 """
 
+# Of KubeRay 1.5: what is not among them `kubectl apply` refuses.
+RAY_SERVICE = {
+    "rayClusterConfig",
+    "rayClusterDeletionDelaySeconds",
+    "serveConfigV2",
+    "serveService",
+    "upgradeStrategy",
+}
+RAY_CLUSTER = {
+    "autoscalerOptions",
+    "enableInTreeAutoscaling",
+    "headGroupSpec",
+    "rayVersion",
+    "workerGroupSpecs",
+}
+AUTOSCALER = {"idleTimeoutSeconds", "resources", "upscalingMode"}
+
 
 def load(name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((DIRECTORY / name).read_text())
@@ -78,6 +95,25 @@ def test_configs_are_what_ray_wants_and_the_application_takes() -> None:
 
 def test_kubernetes_serves_the_same_application(service: dict[str, Any]) -> None:
     assert yaml.safe_load(service["serveConfigV2"]) == load("serve.yaml")
+
+
+def test_fields_are_those_that_the_operator_knows(service: dict[str, Any]) -> None:
+    cluster = service["rayClusterConfig"]
+    assert set(service) <= RAY_SERVICE
+    assert set(cluster) <= RAY_CLUSTER
+    assert set(cluster["autoscalerOptions"]) <= AUTOSCALER
+    assert set(cluster["headGroupSpec"]) == {"rayStartParams", "template"}
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) == {
+            "groupName",
+            "replicas",
+            "minReplicas",
+            "maxReplicas",
+            "rayStartParams",
+            "template",
+        }
+    for group in groups(service):  # `ray start` gets them as they are
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
 
 
 def test_a_worker_has_what_one_replica_asks_for(service: dict[str, Any]) -> None:

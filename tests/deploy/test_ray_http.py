@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import warnings
 from collections.abc import Mapping
@@ -208,6 +209,25 @@ def test_scrape_port_takes_the_next_free_port_and_opens_nothing_else() -> None:
     port, status, text = asyncio.run(scenario())
     assert port
     assert (status, text) == (404, "patronus_x 1")
+
+
+def test_scrapes_are_not_logged_and_the_loggers_of_the_process_left_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("uvicorn.access")
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with (
+            scrape_port(answering(200, b"patronus_x 1", TEXT), "127.0.0.1", [0]) as address,
+            httpx.AsyncClient(base_url=f"http://{address}", headers={"X-Request-ID": "me"}) as client,
+        ):
+            assert (await client.get("/metrics")).status_code == 200
+
+    asyncio.run(scenario())
+    assert logger.propagate
+    assert [record for record in caplog.records if record.name == "uvicorn.access"] == []
 
 
 def test_targets_are_forgotten_when_nothing_is_heard_of_them() -> None:

@@ -154,3 +154,28 @@ def test_student_quantiles_are_scipys(degrees_of_freedom: int) -> None:
     for level in (0.5, 0.9, 0.975, 0.9995):
         expected = stats.t.ppf(level, degrees_of_freedom)
         assert student_quantile(level, degrees_of_freedom) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_proceed_raises_ends_the_work_at_any_time() -> None:
+    class EndedError(Exception): ...
+
+    differences = np.random.default_rng(0).standard_normal((3, 8, 3))
+
+    def measure(*, allowed: float) -> int:
+        """How often `proceed` was called, with an end at the call after so many."""
+        num_calls = 0
+
+        def proceed() -> None:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls > allowed:
+                raise EndedError
+
+        measure_effects(differences, differences[:, :, 0], np.ones((3, 3), bool), seed=0, proceed=proceed)
+        return num_calls
+
+    num_calls = measure(allowed=np.inf)
+    assert num_calls > len(differences)  # for each intervention, and then in the tests
+    for allowed in range(num_calls):
+        with pytest.raises(EndedError):
+            measure(allowed=allowed)

@@ -37,6 +37,12 @@ def measured(runner: TimedRunner, budget_s: float = 1.0) -> int:
     return measure_batch_limit(runner, budget_s=budget_s, clock=lambda: runner.now)
 
 
+def known_or_measured(
+    runner: TimedRunner, limits: BatchLimits, digest: str = "digest", **options: int
+) -> int:
+    return batch_limit(runner, digest, limits, clock=lambda: runner.now, **options)
+
+
 @pytest.mark.parametrize(("parallel", "limit"), [(1, 1), (4, 4), (5, 6), (16, 16), (100, 32)])
 def test_limit_is_the_smallest_size_that_keeps_the_device_busy(parallel: int, limit: int) -> None:
     assert measured(BucketRunner(max_batch=32, parallel=parallel)) == limit
@@ -64,28 +70,49 @@ def test_measuring_makes_at_least_one_call() -> None:
 def test_limit_is_measured_once_for_each_bundle(tmp_path: Path) -> None:
     limits = BatchLimits(tmp_path / "cache" / "limits.json")
     runner = BucketRunner(max_batch=8, parallel=4)
-    first = batch_limit(runner, "digest", limits)
+    first = known_or_measured(runner, limits)
     calls = runner.calls
-    assert batch_limit(runner, "digest", limits) == first
+    assert known_or_measured(runner, limits) == first
     assert runner.calls == calls
-    batch_limit(runner, "another digest", limits)
+    known_or_measured(runner, limits, "another digest")
     assert runner.calls > calls
+
+
+class DisturbedRunner(BucketRunner):
+    """All but the very first of its first calls wait for somebody else."""
+
+    disturbed_calls = range(1, 28)
+
+    def step_s(self, rows: int) -> float:
+        return super().step_s(rows) * (30.0 if self.calls in self.disturbed_calls else 1.0)
+
+
+def test_limit_of_a_disturbed_measurement_is_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = BatchLimits(tmp_path / "limits.json")
+    assert known_or_measured(DisturbedRunner(max_batch=32, parallel=16), limits) == 16
+    assert "is the machine busy?" in caplog.text
+    undisturbed = BucketRunner(max_batch=32, parallel=16)
+    assert known_or_measured(undisturbed, limits) == 16
+    assert undisturbed.calls > 0
+    assert known_or_measured(BucketRunner(max_batch=32, parallel=1), limits) == 16
 
 
 def test_limit_is_measured_again_for_another_number_of_threads(tmp_path: Path) -> None:
     limits = BatchLimits(tmp_path / "limits.json")
     runner = BucketRunner(max_batch=8, parallel=4)
-    batch_limit(runner, "digest", limits, num_threads=1)
+    known_or_measured(runner, limits, num_threads=1)
     calls = runner.calls
-    batch_limit(runner, "digest", limits, num_threads=2)
+    known_or_measured(runner, limits, num_threads=2)
     assert runner.calls > calls
 
 
 def test_limit_is_measured_again_for_another_largest_batch(tmp_path: Path) -> None:
     limits = BatchLimits(tmp_path / "limits.json")
-    batch_limit(BucketRunner(max_batch=8, parallel=100), "digest", limits)
+    known_or_measured(BucketRunner(max_batch=8, parallel=100), limits)
     wider = BucketRunner(max_batch=16, parallel=100)
-    batch_limit(wider, "digest", limits)
+    known_or_measured(wider, limits)
     assert wider.calls > 0
 
 
@@ -102,9 +129,9 @@ def test_file_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, content: st
 def test_limit_in_the_file_that_cannot_be_is_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "limits.json"
     runner = BucketRunner(max_batch=8, parallel=100)
-    batch_limit(runner, "digest", BatchLimits(path))
+    known_or_measured(runner, BatchLimits(path))
     path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), 9)))
-    limit = batch_limit(runner, "digest", BatchLimits(path))
+    limit = known_or_measured(runner, BatchLimits(path))
     assert 1 <= limit <= 8
     assert list(json.loads(path.read_text()).values()) == [limit]
 
@@ -113,7 +140,7 @@ def test_place_that_cannot_be_written_to_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     limits = BatchLimits(tmp_path / "file" / "limits.json")
     runner = BucketRunner(max_batch=8, parallel=4)
-    assert 1 <= batch_limit(runner, "digest", limits) <= 8
+    assert 1 <= known_or_measured(runner, limits) <= 8
     assert limits.get("digest") is None
 
 
