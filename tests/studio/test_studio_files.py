@@ -23,6 +23,8 @@ def test_browsers_get_the_page_and_others_the_description(studio_url: str) -> No
     assert "unsafe" not in page.headers["content-security-policy"]
     other = httpx.get(studio_url, headers={"Accept": "*/*"})
     assert (other.status_code, other.headers["location"]) == (307, "/docs")
+    head = httpx.head(studio_url, headers={"Accept": "text/html"})
+    assert (head.status_code, head.headers["etag"]) == (200, page.headers["etag"])
 
 
 def test_every_file_of_the_folder_is_sent_with_its_type_and_tag(studio_url: str) -> None:

@@ -27,7 +27,7 @@ export function diagnoseView({ session, showCode }) {
   const code = element("button", { type: "button", hidden: true, onclick: () => showCode(made) }, "Code");
   const view = element(
     "section",
-    { class: "panel", "aria-labelledby": "diagnose-title" },
+    { class: "panel stack", "aria-labelledby": "diagnose-title" },
     element("div", { class: "panel-head" }, element("h2", { id: "diagnose-title" }, "Which prototypes drag others along?"), element("div", { class: "buttons" }, code, report)),
     element(
       "p",

@@ -161,8 +161,8 @@ function editedText(outcome) {
 function whereText(prototype, { original, edited }) {
   const [x0, y0, x1, y1] = original.box;
   const place = `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}`;
-  const change = edited === null ? "" : ` After the edit ${edited.activation.toFixed(2)}.`;
-  return `${fullNameOf(prototype)} is strongest in ${place}: activation ${original.activation.toFixed(2)}.${change}`;
+  const change = edited === null ? "" : `, after the edit ${edited.activation.toFixed(2)}`;
+  return `${fullNameOf(prototype)} is strongest in ${place}: ${original.activation.toFixed(2)}${change}.`;
 }
 
 /** What was asked and reached, and what else changed. */
