@@ -18,6 +18,7 @@ from service.routes.answering import accepts
 
 DIRECTORY = Path(__file__).parents[1] / "studio"
 PAGE = "index.html"
+METHODS = ["GET", "HEAD"]
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -66,16 +67,14 @@ def studio_router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     files = read_files()
 
-    @router.head("/")
-    @router.get("/")
+    @router.api_route("/", methods=METHODS)
     async def page(request: Request) -> Response:
         """The page, for whoever accepts text/html, as browsers do; for others the API's description."""
         response = _sent(request, files, PAGE) if accepts(request, "text/html") else RedirectResponse("/docs")
         response.headers["Vary"] = "Accept"
         return response
 
-    @router.head(STUDIO_PATH + "{path:path}")
-    @router.get(STUDIO_PATH + "{path:path}")
+    @router.api_route(STUDIO_PATH + "{path:path}", methods=METHODS)
     async def file(request: Request, path: str) -> Response:
         return _sent(request, files, path)
 

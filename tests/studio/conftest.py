@@ -14,7 +14,7 @@ from model.bundle import Bundle
 from service.engine.fake_runner import FakeRunner
 from service.engine.runner import Runner, StepInputs, StepOutputs
 from service.settings import SHIPPED_BUNDLE, SHIPPED_BUNDLES, Settings
-from tests.service.conftest import serving
+from tests.service.conftest import fake_runner, serving
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = (
@@ -73,6 +73,13 @@ def studio_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def studio_url(studio_settings: Settings) -> Iterator[str]:
     """Both shipped models, as `make serve` serves them."""
     with serving(studio_settings) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def quick_url(studio_settings: Settings) -> Iterator[str]:
+    """Both shipped models with networks that only pretend: for what the page does, whatever they answer."""
+    with serving(studio_settings, fake_runner) as url:
         yield url
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from service.settings import SHIPPED_BUNDLE, Settings
-from tests.service.conftest import eventually, fake_runner, serving
+from tests.service.conftest import b64, eventually, fake_runner, png, serving
 from tests.studio.conftest import GatedRunner, OpenStudio
 
 DISCONNECTED = (
@@ -76,6 +79,26 @@ def test_service_that_is_away_is_said_to_be(open_studio: OpenStudio) -> None:
     page.unroute("**/edit")
     page.get_by_role("button", name="Try again").click()
     expect(status).to_contain_text("Done in")
+
+
+def test_picture_that_the_service_forgot_is_sent_again(
+    open_studio: OpenStudio, studio_settings: Settings, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0)
+    large = tmp_path / "large.png"
+    Image.fromarray(noise.integers(0, 256, (400, 400), np.uint8)).save(large)  # too much to be sent each time
+    settings = replace(studio_settings, bundle=(SHIPPED_BUNDLE,), cache_bytes=2**17)
+    with serving(settings, fake_runner) as url:
+        page = open_studio(url=url, expected=("status of 404",))
+        expect(page.locator(".bar").first).to_be_visible()
+        page.locator("#file").set_input_files(large)
+        expect(page.locator(".pictures")).to_contain_text("large.png")
+        others = [b64(png(Image.fromarray(noise.integers(0, 256, (32, 32), np.uint8)))) for _ in range(64)]
+        httpx.post(f"{url}/encode", json={"images": others}, timeout=60).raise_for_status()
+        with page.expect_response(lambda answer: answer.status == 404):
+            press_on_slider(page, "End")
+        expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
+        page.close()  # before its service
 
 
 def test_key_is_asked_for_and_kept(open_studio: OpenStudio, studio_settings: Settings) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.studio.conftest import OpenStudio
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "example.png"
 DEPLOY = ROOT / "deploy"
+COMPARED = ("What each stands for", "Do they occur together?", "Does one drag the other along?")
 
 
 def slider(page: Page, prototype: int) -> Locator:
@@ -122,6 +125,28 @@ def test_file_that_is_no_picture_is_refused_in_a_sentence(open_studio: OpenStudi
     expect(page.locator(".source-panel").get_by_role("button", name="Try again")).to_be_visible()
 
 
+def test_file_that_is_too_large_is_refused_before_it_is_sent(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path
+) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(30_000_000)
+    page.locator("#file").set_input_files(large)
+    expect(page.locator(".source-panel [role=alert]")).to_contain_text(
+        "has 30 MB, this page takes up to 20 MB"
+    )
+
+
+def test_sampling_again_gives_the_next_sample(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    sample = page.get_by_role("button", name="Sample", exact=True)
+    for seed in (1, 2):
+        sample.click()
+        expect(page.locator(".pictures")).to_contain_text(f"sample of the prior, seed {seed}")
+
+
 def test_model_picker_opens_the_other_model(open_studio: OpenStudio) -> None:
     page = open_studio()
     expect(page.locator(".bar")).to_have_count(30)
@@ -155,6 +180,20 @@ def test_timeline_is_scrubbed_by_keyboard(open_studio: OpenStudio) -> None:
     page.keyboard.press("Home")
     expect(page.locator(".timeline-panel figcaption")).to_contain_text("step 1 of 20")
     assert page.locator(".timeline-panel figure img").get_attribute("src") != last
+
+
+def test_undone_edit_leaves_no_timeline_behind(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    raise_prototype(page, 21)
+    timeline = page.locator(".timeline-panel")
+    expect(timeline.get_by_role("button", name="Play")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(timeline.locator(".timeline-body")).to_be_hidden()
+    expect(timeline).not_to_contain_text("emerges at")
+    page.keyboard.press("Control+Shift+Z")
+    page.keyboard.press("Control+z")  # before what redo asks for has come
+    expect(timeline.locator(".status")).to_have_attribute("data-state", "idle")
+    expect(page.locator(".pictures-panel .status")).to_have_attribute("data-state", "idle")
 
 
 def test_sampling_anew_takes_seed_and_sampler(open_studio: OpenStudio) -> None:
@@ -222,6 +261,52 @@ def test_export_gives_files_and_code_that_runs(
         assert download.value.suggested_filename == f"fashion-mnist{suffix}"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("name", ['it\'s "a";type=b, é.png', "picture.png"])
+def test_exported_curl_gives_the_same_answer(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path, name: str
+) -> None:
+    page = open_studio(url=quick_url)
+    shutil.copy(EXAMPLE, tmp_path / name)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(tmp_path / name)
+    expect(page.locator(".pictures")).to_contain_text(name)
+    raise_prototype(page, 21)
+    page.get_by_role("button", name="Export").click()
+    code = page.locator("pre.code").inner_text()
+    done = subprocess.run(["sh", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert edited_picture(page).endswith(json.loads(done.stdout)["image"])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_code_of_every_question_runs(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(DEPLOY)  # where `patronus_server` is
+    monkeypatch.chdir(tmp_path)
+    page = open_studio("#view=compare", url=quick_url)
+    for button in [f"{title} Code" for title in COMPARED]:
+        page.get_by_role("button", name=button).click()
+        runs_as_shown(page, tmp_path)
+    page.locator("[data-view=prototypes]").click()
+    page.get_by_role("button", name="Code", exact=True).click()
+    runs_as_shown(page, tmp_path)
+    page.get_by_role("button", name="Prototype 3: details").click()
+    page.get_by_role("dialog").get_by_role("button", name="Code", exact=True).click()
+    runs_as_shown(page, tmp_path)
+
+
+def runs_as_shown(page: Page, directory: Path) -> None:
+    """In the dialog that is open, which is then closed."""
+    code = page.locator("pre.code")
+    page.get_by_role("button", name="curl").click()
+    done = subprocess.run(["sh", "-c", code.inner_text()], cwd=directory, capture_output=True, check=True)
+    assert json.loads(done.stdout)["model"]["name"] == "fashion-mnist"
+    page.get_by_role("button", name="Python").click()
+    exec(compile(code.inner_text(), "exported", "exec"), {})
+    page.keyboard.press("Escape")
+
+
 def attribute(page: Page, name: str) -> Locator:
     return page.locator(f".attribute[data-attribute='{name}']")
 
@@ -282,6 +367,8 @@ def test_attribute_slider_sends_log_odds_that_the_link_carries(open_studio: Open
 def test_prototypes_are_found_by_label_and_shown_in_detail(open_studio: OpenStudio) -> None:
     page = open_studio("#model=cartoon-faces&view=prototypes")
     expect(page.locator(".card")).to_have_count(48)
+    page.get_by_label("Find prototypes").fill("light skin")
+    expect(page.locator(".card")).not_to_have_count(0)
     page.get_by_label("Find prototypes").fill("hat")
     expect(page.locator(".card").first).to_be_visible()
     page.get_by_role("button", name="Prototype 30: details").click()

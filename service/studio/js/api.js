@@ -31,9 +31,13 @@ export class ServiceAway extends Error {
 }
 
 export class Api {
-  /** @param {{onKeyNeeded: () => void}} hooks */
-  constructor({ onKeyNeeded }) {
+  /**
+   * @param {{onKeyNeeded: () => void, sendAgain: (imageId: string, options: Options) => Promise<boolean>}} hooks
+   *   sendAgain: a picture that the service does not keep any more; whether it does now
+   */
+  constructor({ onKeyNeeded, sendAgain }) {
     this.#onKeyNeeded = onKeyNeeded;
+    this.#sendAgain = sendAgain;
     try {
       this.#key = sessionStorage.getItem(KEY) ?? "";
     } catch {
@@ -42,6 +46,7 @@ export class Api {
   }
 
   #onKeyNeeded;
+  #sendAgain;
   #key;
 
   /** @param {string} key kept for this browser tab only */
@@ -60,15 +65,15 @@ export class Api {
 
   /** The JSON that a call answers. @param {Call} call @param {Options} [options] @returns {Promise<any>} */
   json(call, options = {}) {
-    return this.#patiently(options, async (signal) => {
-      const response = await this.#fetch(call, "application/json", signal);
+    return this.#patiently(call, options, async (signal) => {
+      const response = await this.#fetch(call, "application/json", within(signal));
       return response.status === 204 ? null : response.json();
     });
   }
 
   /** An answer in another form. @returns {Promise<Blob>} */
   blob(call, accept, options = {}) {
-    return this.#patiently(options, async (signal) => (await this.#fetch(call, accept, signal)).blob());
+    return this.#patiently(call, options, async (signal) => (await this.#fetch(call, accept, within(signal))).blob());
   }
 
   /**
@@ -76,8 +81,8 @@ export class Api {
    * @param {Call} call @param {Options & {onProgress: (progress: any) => void}} options
    */
   follow(call, options) {
-    return this.#patiently(options, async (signal) => {
-      const response = await this.#fetch(call, "text/event-stream", signal);
+    return this.#patiently(call, options, async (signal) => {
+      const response = await this.#fetch(call, "text/event-stream", signal); // silence ends it, however long it takes
       let result;
       for await (const { name, data } of events(response)) {
         if (name === "progress") options.onProgress(data);
@@ -90,14 +95,18 @@ export class Api {
   }
 
   /** Try again where the service is busy or away, after the time that it asks for; six times at most. */
-  async #patiently({ signal, onWait, onWork }, work) {
+  async #patiently({ body }, { signal, onWait, onWork }, work) {
+    let isSentAgain = false;
     for (let attempt = 1; ; attempt++) {
       let wait;
       try {
-        const timeout = AbortSignal.timeout(TIMEOUT_MS);
-        return await work(signal ? AbortSignal.any([signal, timeout]) : timeout);
+        return await work(signal);
       } catch (error) {
         signal?.throwIfAborted();
+        if (error instanceof Problem && error.status === 404 && body?.image_id !== undefined && !isSentAgain) {
+          isSentAgain = true;
+          if (await this.#sendAgain(body.image_id, { signal, onWait, onWork })) continue;
+        }
         wait = waitAfter(error, attempt);
         if (error instanceof Problem && error.status === 401) this.#onKeyNeeded();
         if (wait === null) throw error;
@@ -125,6 +134,12 @@ export class Api {
     if (!response.ok) throw await problemOf(response);
     return response;
   }
+}
+
+/** The signal, which also comes when an answer takes too long. @param {AbortSignal} [signal] */
+function within(signal) {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  return signal ? AbortSignal.any([signal, timeout]) : timeout;
 }
 
 async function connected(request) {

@@ -6,28 +6,10 @@
  */
 
 import { toApi } from "./edits.js";
+import { DEFAULT_SETTINGS } from "./settings.js";
 
 const INLINE_CHARACTERS = 100_000;
 /** Larger pictures are sent once, and named by their image_id from then on. */
-
-/**
- * What the studio asks for beside the edits. method: keep the picture (/edit), or sample anew under its
- * activations (/generate).
- */
-export const DEFAULT_SETTINGS = Object.freeze({
-  method: "edit",
-  steps: 20,
-  extrapolate: false,
-  decouple: false,
-  start: "full",
-  preserve: "none",
-  inversion: "ddim",
-  rounds: 4,
-  sampler: "ddim",
-  seed: 0,
-  num_images: 1,
-  x_T: "random",
-});
 
 const get = (path, query) => ({ method: "GET", path, ...(query && { query }) });
 const post = (path, body) => ({ method: "POST", path, body });
@@ -44,7 +26,7 @@ export function rename(model, index, name) {
 
 /** A picture from the latent prior. */
 export function samplePrior(model, seed) {
-  return post("/generate", { model, seed, steps: DEFAULT_SETTINGS.steps, preview_every: 2 });
+  return post("/generate", { model, seed, steps: DEFAULT_SETTINGS.steps });
 }
 
 /** @param {Source} source */

@@ -5,6 +5,8 @@
  * @typedef {import("./calls.js").Source} Source
  */
 
+import { DEFAULT_SETTINGS } from "./settings.js";
+
 const PICTURE = "picture.png";
 const STREAMED_ONLY = ["preview_every"];
 
@@ -14,16 +16,14 @@ export function toCurl(call, source, base, hasKey) {
   const address = quoted(base + call.path + queryText(call.query));
   if (call.method === "GET") return `curl -s${key} ${address}`;
   const { hasPicture, others, fields } = parts(call);
-  if (!hasPicture) {
-    const lines = others === null ? [] : ["# with the pictures of GET /references in \"images\""];
-    const body = others === null ? fields : { ...fields, images: ["…"] };
-    return [...lines, `curl -s${key} -X ${call.method} -H 'Content-Type: application/json' \\`, `  -d ${quoted(JSON.stringify(body))} \\`, `  ${address}`].join("\n");
+  if (!hasPicture && others === null) {
+    return [`curl -s${key} -X ${call.method} -H 'Content-Type: application/json' \\`, `  -d ${quoted(JSON.stringify(fields))} \\`, `  ${address}`].join("\n");
   }
-  const form = Object.entries(fields).map(([name, value]) => `  -F ${quoted(`${name}=${formText(value)}`)} \\`);
+  const form = Object.entries(fields).map(([name, value]) => `  ${formField(name, value)} \\`);
   return [
-    ...curlPicture(source, fields.model, base, key),
+    ...(others === null ? curlPicture(source, fields.model, base, key) : curlReferences(others.length, fields.model, base, key)),
     `curl -s${key} \\`,
-    `  -F image=@${fileOf(source)} \\`,
+    others === null ? `  -F ${quoted(`image=@${fileOf(source)}`)} \\` : `  $(printf ' -F image=@picture-%d.png' $(seq 0 ${others.length - 1})) \\`,
     ...form,
     `  ${address}`,
   ].join("\n");
@@ -68,7 +68,7 @@ function curlPicture(source, model, base, key) {
     return [`curl -s${key} ${quoted(address)} -o ${PICTURE}`];
   }
   if (origin.kind === "sample") {
-    const body = { model, seed: origin.seed, steps: 20 };
+    const body = { model, seed: origin.seed, steps: DEFAULT_SETTINGS.steps };
     return [
       `curl -s${key} -H 'Accept: image/png' -H 'Content-Type: application/json' \\`,
       `  -d ${quoted(JSON.stringify(body))} ${quoted(`${base}/generate`)} -o ${PICTURE}`,
@@ -77,13 +77,27 @@ function curlPicture(source, model, base, key) {
   return [];
 }
 
-function fileOf(source) {
-  return source.origin.kind === "upload" ? quoted(source.origin.name) : PICTURE;
+/** All of the model's pictures. */
+function curlReferences(length, model, base, key) {
+  const address = `"${base}/references/$i?model=${encodeURIComponent(model)}"`;
+  return [`for i in $(seq 0 ${length - 1}); do curl -s${key} ${address} -o picture-$i.png; done`];
+}
+
+/** A file as -F takes it, for which some characters of a name mean something. */
+function fileOf({ origin }) {
+  if (origin.kind !== "upload") return PICTURE;
+  return /[;,"\\]/.test(origin.name) ? `"${origin.name.replace(/["\\]/g, "\\$&")}"` : origin.name;
+}
+
+/** -F reads a type behind a semicolon; --form-string takes a value as it is. */
+function formField(name, value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return `${text.includes(";") ? "--form-string" : "-F"} ${quoted(`${name}=${text}`)}`;
 }
 
 function pythonPicture({ origin }, model) {
   if (origin.kind === "reference") return `patronus.references(model=${python(model)}).images[${origin.index}].png`;
-  if (origin.kind === "sample") return `patronus.generate(model=${python(model)}, seed=${origin.seed}, steps=20).images[0].image.png`;
+  if (origin.kind === "sample") return `patronus.generate(model=${python(model)}, seed=${origin.seed}, steps=${DEFAULT_SETTINGS.steps}).images[0].image.png`;
   return python(origin.name);
 }
 
@@ -137,10 +151,6 @@ function python(value) {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
   return JSON.stringify(value);
-}
-
-function formText(value) {
-  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 function queryText(query = {}) {

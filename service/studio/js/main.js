@@ -21,17 +21,18 @@ import { sourcePanel } from "./views/source_panel.js";
 import { timeline } from "./views/timeline.js";
 
 const store = new Store(initialState());
-const api = new Api({ onKeyNeeded: () => askForKey() });
+const api = new Api({ onKeyNeeded: () => key.show(true), sendAgain: (...picture) => session.sendAgain(...picture) });
 const session = new Session(api, store);
 
 const code = codeDialog(session);
-const details = prototypeDialog(session);
+const details = prototypeDialog({ session, showCode: code.show });
+const introduction = guide(session);
 const tools = { session, showCode: code.show, showDetails: details.show };
 const views = {
   studio: element(
     "div",
     {},
-    guide(session),
+    introduction.element,
     element(
       "div",
       { class: "studio" },
@@ -46,28 +47,34 @@ const views = {
   diagnose: diagnoseView(tools),
 };
 
-const key = keyDialog(api, () => session.start(fromHash(location.hash)));
-function askForKey() {
-  key.show();
-}
+const key = keyDialog(api, () => session.proceed(fromHash(location.hash)));
 
 document.getElementById("views").append(viewButtons(session));
-document.getElementById("page-controls").append(...pageControls(tools, () => key.show()));
-document.getElementById("main").replaceChildren(session.loading.status.element, ...Object.values(views));
+document.getElementById("page-controls").append(...pageControls(tools, () => key.show(false), introduction.show));
+const main = document.getElementById("main");
+main.replaceChildren(session.loading.status.element, ...Object.values(views));
 document.body.append(code.element, details.element, key.element);
 
 store.follow(["view"], ({ view }) => {
-  for (const [name, node] of Object.entries(views)) node.hidden = name !== (view in views ? view : "studio");
+  for (const [name, node] of Object.entries(views)) {
+    if (name !== view && node.contains(document.activeElement)) main.focus();
+    node.hidden = name !== view;
+  }
 });
 
-let ownHash = "";
+// Back and forward go through the views; what else the link holds is the present state's, whatever the view.
 store.follow(["model", "source", "edits", "settings", "view"], (state) => {
   if (state.source === null) return; // not there yet: the link is still to be followed
-  ownHash = toHash(state);
-  history.replaceState(null, "", ownHash);
+  const isAnotherView = history.state !== null && history.state.view !== state.view;
+  history[isAnotherView ? "pushState" : "replaceState"]({ view: state.view }, "", toHash(state));
 });
-window.addEventListener("hashchange", () => {
-  if (location.hash !== ownHash) session.start(fromHash(location.hash));
+window.addEventListener("popstate", ({ state }) => {
+  if (state !== null) session.show(state.view);
+  else session.start(fromHash(location.hash)); // another link was put into the address
+});
+document.querySelector(".skip-link").addEventListener("click", (event) => {
+  event.preventDefault(); // the address holds the state, and no place in the page
+  main.focus();
 });
 
 document.addEventListener("keydown", (event) => {

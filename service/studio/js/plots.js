@@ -4,6 +4,7 @@ import { drawn } from "./dom.js";
 
 const WIDTH = 520;
 const HEIGHT = 190;
+const LABEL_HEIGHT = 13;
 const MARGIN = { left: 40, right: 92, top: 10, bottom: 32 };
 
 /**
@@ -98,14 +99,20 @@ function ticks(low, high) {
   return found;
 }
 
-/** Heights of labels that do not overlap, each near where its line ends. */
+/** Heights of labels that do not overlap, each near where its line ends, all above the plot's lower edge. */
 function labelPlaces(wanted) {
   const order = wanted.map((y, i) => [y, i]).sort(([a], [b]) => a - b);
   const places = [];
   let previous = -Infinity;
   for (const [y, i] of order) {
-    previous = Math.max(y, previous + 13);
+    previous = Math.max(y, previous + LABEL_HEIGHT);
     places[i] = previous;
+  }
+  const room = HEIGHT - LABEL_HEIGHT;
+  let next = Infinity;
+  for (const [, i] of order.reverse()) {
+    places[i] = Math.min(places[i], room, next - LABEL_HEIGHT);
+    next = places[i];
   }
   return places;
 }

@@ -6,12 +6,14 @@
  *   picture: string|null}} Prototype as GET /prototypes describes it
  */
 
+import { readable } from "./attributes.js";
 import { EMPTY_IMAGE, pngUrl } from "./dom.js";
 
 /** The largest activation that there is: log((d + 1) / (d + 1e-4)) at d = 0. */
 const LARGEST_ACTIVATION = Math.log(1e4);
 const EXTRAPOLATED_STDS = 6;
 const TELLING_AUROC = 0.7;
+const LEAST_TELLING_AUROC = 0.55;
 
 /** @param {Prototype} prototype */
 export function nameOf(prototype) {
@@ -36,7 +38,7 @@ export function hintOf(prototype) {
 
 /** @param {{name: string, sign: 1|-1}} attribute */
 export function attributeText({ name, sign }) {
-  return `${sign === 1 ? "more with" : "less with"} ${name.replaceAll("_", " ")}`;
+  return `${sign === 1 ? "more with" : "less with"} ${readable(name)}`;
 }
 
 /** In standard deviations from the mean over the training data; null where nobody measured these. */
@@ -54,6 +56,21 @@ export function rangeOf(prototype, extrapolate) {
     Math.max(0, mean - EXTRAPOLATED_STDS * std),
     Math.min(LARGEST_ACTIVATION, mean + EXTRAPOLATED_STDS * std),
   ];
+}
+
+/**
+ * An edit that shows something: of the prototype that is far from its upper end, and tells a label well, to that end.
+ * @param {Prototype[]} prototypes @param {number[]} activations @returns {{index: number, value: number}}
+ */
+export function tellingMove(prototypes, activations) {
+  const moves = prototypes.map((prototype) => {
+    const { index, statistics, attributes } = prototype;
+    const [, value] = rangeOf(prototype, false);
+    const room = (value - activations[index]) / (statistics?.std || 1);
+    const telling = Math.max(attributes?.[0]?.auroc ?? 0, LEAST_TELLING_AUROC) - 0.5;
+    return { index, value, worth: telling * room };
+  });
+  return moves.reduce((best, move) => (move.worth > best.worth ? move : best));
 }
 
 /** A number with its sign, as +1.4 or −0.3. */

@@ -4,15 +4,21 @@
  */
 
 import * as calls from "./calls.js";
+import { Problem } from "./api.js";
 import { reachOf, told } from "./attributes.js";
 import { attributeTarget, editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
 import { History } from "./history.js";
 import { pngUrl } from "./dom.js";
 import { rangeOf } from "./prototypes.js";
+import { DEFAULT_SETTINGS } from "./settings.js";
 import { Task } from "./task.js";
 
 const SETTLE_MS = 140;
 /** How long a slider must rest before its edit is sent. */
+
+const DENOISING = "Denoising…";
+const MAX_FILE_BYTES = 20e6;
+/** Of a picture's file: the service takes bodies of 32 MiB unless it is told otherwise, and base64 adds a third. */
 
 export function initialState() {
   return {
@@ -24,14 +30,15 @@ export function initialState() {
     source: null, // see calls.js
     activations: null, // s of the source
     edits: [],
-    settings: calls.DEFAULT_SETTINGS,
+    settings: DEFAULT_SETTINGS,
     live: null, // {edited, reconstruction}: URLs of pictures that are being denoised
     outcome: null, // {call, response} of the last change that was finished
     focus: null, // index of the prototype that is looked at
     view: "studio",
     compared: [0, 1],
     diagnosed: null, // index of the prototype that a diagnosis is wanted of
-    steps: { edited: false, located: false, coupled: false }, // what a newcomer has done already
+    isPlaying: false, // whether the timeline shows by itself how the picture comes
+    steps: { edited: false, located: false, timed: false, coupled: false }, // what a newcomer has done already
     canUndo: false,
     canRedo: false,
   };
@@ -52,6 +59,12 @@ export class Session {
 
   get state() {
     return this.store.state;
+  }
+
+  /** Go on with a key: with what is shown, or from the start where nothing is yet. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
+  proceed(wanted) {
+    if (this.state.source === null) return this.start(wanted);
+    return this.#changeSoon(0);
   }
 
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
@@ -76,11 +89,13 @@ export class Session {
 
   /** Read the prototypes anew, after a key was given or a name was changed elsewhere. */
   async #load(model, options) {
-    this.changing.stop();
     const [{ prototypes, attributes }, { images }] = await Promise.all([
       this.api.json(calls.prototypes(model), options),
       this.api.json(calls.references(model), options),
     ]);
+    clearTimeout(this.#settling); // what was still asked of the model before has no place here
+    this.changing.stop();
+    this.sourcing.stop();
     this.#history.clear();
     this.store.update({
       model,
@@ -114,6 +129,16 @@ export class Session {
   useReference(index) {
     const base64 = this.state.references[index];
     return this.#use({ origin: { kind: "reference", index }, base64, url: pngUrl(base64), imageId: null });
+  }
+
+  /** @param {File} file */
+  useFile(file) {
+    return this.sourcing.start("Reading the picture…", async (options) => {
+      if (file.size > MAX_FILE_BYTES) throw new Problem(413, `this file has ${megabytes(file.size)}, this page takes up to ${megabytes(MAX_FILE_BYTES)}`);
+      const url = await dataUrl(file);
+      const origin = { kind: "upload", name: file.name || "pasted picture" };
+      await this.#encode({ origin, base64: url.slice(url.indexOf(",") + 1), url, imageId: null }, options);
+    });
   }
 
   /** @param {string} name of the file @param {string} base64 @param {string} url of the picture, to be shown */
@@ -202,11 +227,11 @@ export class Session {
   }
 
   undo() {
-    this.#travel(this.#history.undo(this.#snapshot()));
+    if (this.#history.canUndo) this.#travel(this.#history.undo(this.#snapshot()));
   }
 
   redo() {
-    this.#travel(this.#history.redo(this.#snapshot()));
+    if (this.#history.canRedo) this.#travel(this.#history.redo(this.#snapshot()));
   }
 
   #travel({ edits, settings }) {
@@ -224,6 +249,17 @@ export class Session {
 
   #undoState() {
     return { canUndo: this.#history.canUndo, canRedo: this.#history.canRedo };
+  }
+
+  /**
+   * Send the source's picture once more, to a service that no longer keeps it: it was restarted, or saw many others.
+   * @param {string} imageId @returns {Promise<boolean>} whether it is kept again
+   */
+  async sendAgain(imageId, options) {
+    const { model, source } = this.state;
+    if (source?.imageId !== imageId) return false;
+    await this.api.json(calls.encode(model, source), options);
+    return true;
   }
 
   /** The request that the present state stands for; null where there is nothing to ask. */
@@ -249,23 +285,25 @@ export class Session {
       this.store.update({ live: null, outcome: null });
       return;
     }
+    this.changing.status.busy(DENOISING); // at once, so that the line does not come and go while a slider moves
     this.#settling = setTimeout(() => this.#change(call), milliseconds);
   }
 
   #change(call) {
-    return this.changing.start("Denoising…", async (options) => {
+    return this.changing.start(DENOISING, async (options) => {
       const live = { edited: null, reconstruction: null };
-      const response = await this.api.follow(call, {
-        ...options,
-        onProgress: (progress) => {
-          this.changing.status.advance(progress.step / progress.steps, stageText(progress));
-          if (progress.preview === undefined) return;
-          live[call.path === "/edit" && progress.image === 1 ? "reconstruction" : "edited"] = pngUrl(progress.preview);
-          this.store.update({ live: { ...live } });
-        },
+      const onProgress = (progress) => {
+        this.changing.status.advance(progress.step / progress.steps, stageText(progress));
+        if (progress.preview === undefined) return;
+        live[call.path === "/edit" && progress.image === 1 ? "reconstruction" : "edited"] = pngUrl(progress.preview);
+        this.store.update({ live: { ...live } });
+      };
+      const response = await this.api.follow(call, { ...options, onProgress }).catch((error) => {
+        if (!options.signal.aborted) this.store.update({ live: null }); // what failed half-way is no picture
+        throw error;
       });
-      const isEdit = this.state.edits.length > 0;
-      this.store.update({ live: null, outcome: { call, response }, steps: { ...this.state.steps, edited: this.state.steps.edited || isEdit } });
+      this.store.update({ live: null, outcome: { call, response } });
+      if (this.state.edits.length > 0) this.hasDone("edited");
       return `Done in ${response.timings.total_s.toFixed(1)} s.`;
     });
   }
@@ -278,6 +316,16 @@ export class Session {
 
   look(index) {
     this.store.update({ focus: index });
+  }
+
+  /** Let the timeline run once, from noise to the picture. */
+  play() {
+    this.pause();
+    this.store.update({ isPlaying: true });
+  }
+
+  pause() {
+    this.store.update({ isPlaying: false });
   }
 
   show(view) {
@@ -293,10 +341,24 @@ export class Session {
     this.store.update({ diagnosed: index, view: "diagnose" });
   }
 
-  /** @param {"edited"|"located"|"coupled"} step of the guide */
+  /** @param {"edited"|"located"|"timed"|"coupled"} step of the guide */
   hasDone(step) {
     if (!this.state.steps[step]) this.store.update({ steps: { ...this.state.steps, [step]: true } });
   }
+}
+
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(0)} MB`;
+}
+
+/** What is in a file, as a data: URL. @param {File} file @returns {Promise<string>} */
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(/** @type {string} */ (reader.result));
+    reader.onerror = () => reject(new Problem(422, "the browser cannot read this as a file: a folder, or gone by now"));
+    reader.readAsDataURL(file);
+  });
 }
 
 function stageText({ stage, step, steps }) {

@@ -88,7 +88,7 @@ export class Task {
    * @param {(options: import("./api.js").Options) => Promise<string|void>} work resolves to what to say at the end
    */
   async start(text, work) {
-    this.stop();
+    this.#running?.abort();
     const running = (this.#running = new AbortController());
     const options = {
       signal: running.signal,
@@ -107,8 +107,11 @@ export class Task {
     }
   }
 
+  /** Give up what runs, if anything does, and say nothing of it any more. */
   stop() {
-    this.#running?.abort();
+    if (!this.isRunning) return;
+    this.#running.abort();
     this.#running = null;
+    this.status.idle();
   }
 }

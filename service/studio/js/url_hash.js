@@ -3,10 +3,13 @@
  * A picture that was uploaded travels inside the link, reduced to the model's size.
  */
 
-import { DEFAULT_SETTINGS } from "./calls.js";
 import { attributeTarget, prototypeTarget } from "./edits.js";
+import { DEFAULT_SETTINGS, settingFrom } from "./settings.js";
 
-/** @param {any} state of the store @param {string} view @param {string|null} reduced base64 of an uploaded picture */
+/** Parts of the page; the first is shown where a link names none. */
+export const VIEWS = ["studio", "prototypes", "compare", "diagnose"];
+
+/** @param {any} state of the store @param {string|null} reduced base64 of an uploaded picture */
 export function toHash({ model, source, edits, settings, view }, reduced = null) {
   const fields = new URLSearchParams();
   if (model !== null) fields.set("model", model);
@@ -18,7 +21,7 @@ export function toHash({ model, source, edits, settings, view }, reduced = null)
   for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
     if (settings[name] !== usual) fields.set(name, String(settings[name]));
   }
-  if (view !== "studio") fields.set("view", view);
+  if (view !== VIEWS[0]) fields.set("view", view);
   return `#${fields}`;
 }
 
@@ -33,7 +36,7 @@ export function fromHash(hash) {
     origin: originFrom(fields.get("picture") ?? ""),
     edits: editsFrom(fields.get("edits") ?? ""),
     settings: settingsFrom(fields),
-    view: fields.get("view") ?? "studio",
+    view: VIEWS.includes(fields.get("view")) ? fields.get("view") : VIEWS[0],
   };
 }
 
@@ -83,15 +86,8 @@ function decoded(text) {
 }
 
 function settingsFrom(fields) {
-  const settings = { ...DEFAULT_SETTINGS };
-  for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
-    const text = fields.get(name);
-    if (text === null) continue;
-    if (typeof usual === "boolean") settings[name] = text === "true";
-    else if (typeof usual === "string") settings[name] = text;
-    else if (Number.isFinite(Number(text))) settings[name] = Number(text);
-  }
-  return settings;
+  const named = Object.keys(DEFAULT_SETTINGS).filter((name) => fields.has(name));
+  return { ...DEFAULT_SETTINGS, ...Object.fromEntries(named.map((name) => [name, settingFrom(name, fields.get(name))])) };
 }
 
 function round(value) {

@@ -38,7 +38,10 @@ export function compareView({ session, showCode }) {
   });
   session.store.follow(["view", "compared", "model", "references"], ({ view: present, model, compared, references }) => {
     const wanted = JSON.stringify([model, compared]);
-    if (present !== "compare" || model === null || references === null || shown === wanted) return;
+    if (shown === wanted) return;
+    for (const { task } of parts) task.stop(); // what it asks is of other prototypes
+    shown = "";
+    if (present !== "compare" || model === null || references === null) return;
     shown = wanted;
     for (const { run } of parts) run();
   });
@@ -61,7 +64,7 @@ export function compareView({ session, showCode }) {
         body.replaceChildren(...made.nodes);
       });
     };
-    return { panel, run };
+    return { panel, run, task };
   }
 
   function shape() {

@@ -1,5 +1,6 @@
 /** Which prototypes drag others along: a ranked report, and the same as a page of its own. */
 
+import { readable } from "../attributes.js";
 import * as calls from "../calls.js";
 import { element, pixelImage, select } from "../dom.js";
 import { downloadBlob } from "../downloads.js";
@@ -19,14 +20,14 @@ export function diagnoseView({ session, showCode }) {
   let made = null; // the call whose answer is shown
   let which = "edited";
   const choice = element("div", {});
-  const samples = numberField("Samples", 16, 6, 64);
+  const samples = numberField("Samples", 32, 6, 64);
   const steps = numberField("Steps", 8, 2, 50);
   const results = element("div", { class: "stack" });
   const report = element("button", { type: "button", hidden: true, onclick: () => save() }, "Save report (HTML)");
   const code = element("button", { type: "button", hidden: true, onclick: () => showCode(made) }, "Code");
   const view = element(
     "section",
-    { class: "panel", "aria-labelledby": "diagnose-title" },
+    { class: "panel stack", "aria-labelledby": "diagnose-title" },
     element("div", { class: "panel-head" }, element("h2", { id: "diagnose-title" }, "Which prototypes drag others along?"), element("div", { class: "buttons" }, code, report)),
     element(
       "p",
@@ -135,7 +136,7 @@ function contents(response, { prototypes, models, model }, diagnoseAll) {
       ? []
       : [
           element("h3", {}, "Effects on labelled attributes"),
-          couplingsTable("Effects on labels, ranked", attributes.couplings.map((coupling) => ({ ...coupling, label: (coupling.affected_name ?? attributes.names[coupling.affected]).replaceAll("_", " ") })), prototypes, shape),
+          couplingsTable("Effects on labels, ranked", attributes.couplings.map((coupling) => ({ ...coupling, label: readable(coupling.affected_name ?? attributes.names[coupling.affected]) })), prototypes, shape),
         ]),
   ];
 }

@@ -1,5 +1,7 @@
 /** All prototypes as cards. */
 
+import { readable } from "../attributes.js";
+import * as calls from "../calls.js";
 import { element, pixelImage, select } from "../dom.js";
 import { attributeText, fullNameOf, nameOf, pictureUrl } from "../prototypes.js";
 import { facts } from "./prototype_dialog.js";
@@ -11,10 +13,11 @@ const ORDERS = {
   spread: ["Spread over the data", ({ statistics }) => -(statistics?.std ?? 0)],
 };
 
-export function galleryView({ session, showDetails }) {
+export function galleryView({ session, showCode, showDetails }) {
   let order = "index";
   const cards = element("ul", { class: "gallery" });
   const search = element("input", { type: "search", placeholder: "Name or label", "aria-label": "Find prototypes", oninput: () => arrange() });
+  const code = element("button", { type: "button", class: "plain", onclick: () => showCode(calls.prototypes(session.state.model)) }, "Code");
   const count = element("span", { class: "muted", role: "status" });
   const view = element(
     "section",
@@ -23,7 +26,7 @@ export function galleryView({ session, showDetails }) {
       "div",
       { class: "panel-head" },
       element("h2", { id: "gallery-title" }, "All prototypes"),
-      element("div", { class: "tools" }, select("Sorted by", Object.entries(ORDERS).map(([key, [text]]) => [key, text]), order, (value) => { order = value; arrange(); }), search, count),
+      element("div", { class: "tools" }, select("Sorted by", Object.entries(ORDERS).map(([key, [text]]) => [key, text]), order, (value) => { order = value; arrange(); }), search, count, code),
     ),
     cards,
   );
@@ -34,8 +37,9 @@ export function galleryView({ session, showDetails }) {
     const wanted = search.value.trim().toLowerCase();
     const rank = ORDERS[order][1];
     const found = prototypes
-      .filter((prototype) => `${fullNameOf(prototype)} ${(prototype.attributes ?? []).map(({ name }) => name).join(" ")}`.toLowerCase().includes(wanted))
+      .filter((prototype) => `${fullNameOf(prototype)} ${(prototype.attributes ?? []).map(({ name }) => readable(name)).join(" ")}`.toLowerCase().includes(wanted))
       .sort((a, b) => rank(a) - rank(b) || a.index - b.index);
+    code.disabled = prototypes.length === 0;
     count.textContent = prototypes.length === 0 ? "" : `${found.length} of ${prototypes.length}`;
     cards.replaceChildren(...found.map((prototype) => element("li", {}, card(prototype, showDetails))));
   }

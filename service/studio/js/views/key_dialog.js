@@ -29,9 +29,10 @@ export function keyDialog(api, proceed) {
   }
   return {
     element: dialog,
-    show() {
+    /** @param {boolean} isRefused whether the service has just refused what it was given */
+    show(isRefused) {
       if (dialog.open) return;
-      why.textContent = api.hasKey
+      why.textContent = isRefused && api.hasKey
         ? "The service wants another key than the one given before."
         : "A service with PATRONUS_API_KEYS answers only with one of them. It stays in this tab, and goes to this service alone.";
       field.value = "";

@@ -1,20 +1,15 @@
-/** The page's head: views, model, undo and redo, theme, key, and what the present state is as code. */
+/** The page's head: views, model, the newcomer's guide, key and theme. */
 
 import { element } from "../dom.js";
-
-const VIEWS = [
-  ["studio", "Studio"],
-  ["prototypes", "Prototypes"],
-  ["compare", "Compare"],
-  ["diagnose", "Diagnose"],
-];
+import { VIEWS } from "../url_hash.js";
 
 /** @param {import("../session.js").Session} session */
 export function viewButtons(session) {
-  const buttons = VIEWS.map(([view, text]) =>
-    element("button", { type: "button", "data-view": view, onclick: () => session.show(view) }, text),
+  const buttons = VIEWS.map((view) =>
+    element("button", { type: "button", "data-view": view, onclick: () => session.show(view) }, titleOf(view)),
   );
   session.store.follow(["view"], ({ view }) => {
+    document.title = view === VIEWS[0] ? "Prototype Studio" : `${titleOf(view)} · Prototype Studio`;
     for (const button of buttons) {
       if (button.dataset.view === view) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
@@ -25,10 +20,15 @@ export function viewButtons(session) {
   return fragment;
 }
 
+function titleOf(view) {
+  return view.charAt(0).toUpperCase() + view.slice(1);
+}
+
 /** @returns {Node[]} */
-export function pageControls({ session }, askForKey) {
+export function pageControls({ session }, askForKey, introduce) {
   return [
     modelPicker(session),
+    element("button", { type: "button", onclick: introduce }, "First steps"),
     element("button", { type: "button", onclick: askForKey }, "Key"),
     themeButton(),
     element("a", { class: "button", href: "/docs" }, "API"),

@@ -1,6 +1,7 @@
 /** Original, reconstruction and edited picture side by side, heat maps over them, and what the edit did. */
 
 import { readable } from "../attributes.js";
+import * as calls from "../calls.js";
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
 import { changes } from "../side_effects.js";
@@ -13,7 +14,9 @@ export function pictures({ session, showCode }) {
   const original = frame("Original");
   const reconstruction = frame("Reconstruction");
   const edited = frame("Edited");
-  const where = element("p", { class: "where-line", "aria-live": "polite" });
+  const where = element("span", { "aria-live": "polite" });
+  const whereCode = element("button", { type: "button", class: "plain", hidden: true, "aria-label": "Where: Code", onclick: () => showCode(located) }, "Code");
+  let located = null; // the call that told where
   const summary = element("div", { class: "effects", hidden: true });
   const undo = element("button", { type: "button", "aria-keyshortcuts": "Control+Z", onclick: () => session.undo() }, "Undo");
   const redo = element("button", { type: "button", "aria-keyshortcuts": "Control+Shift+Z", onclick: () => session.redo() }, "Redo");
@@ -29,7 +32,7 @@ export function pictures({ session, showCode }) {
       element("div", { class: "buttons" }, undo, redo, reset, code),
     ),
     element("div", { class: "pictures" }, original.figure, reconstruction.figure, edited.figure),
-    where,
+    element("div", { class: "where-line" }, where, whereCode),
     session.changing.status.element,
     summary,
   );
@@ -51,7 +54,8 @@ export function pictures({ session, showCode }) {
     reconstruction.live(live?.reconstruction != null);
     edited.title(isEdit ? "Edited" : "Sampled anew");
     const several = response?.images?.map(({ image }) => pngUrl(image));
-    edited.show(live?.edited ?? (response?.image ? pngUrl(response.image) : several?.length === 1 ? several[0] : null), editedText(outcome));
+    const only = onlyPicture(outcome);
+    edited.show(live?.edited ?? (only === null ? null : pngUrl(only)), editedText(outcome));
     edited.several(live === null && several?.length > 1 ? several : []);
     edited.live(live?.edited != null);
     const waits = source !== null && live === null && outcome === null;
@@ -71,9 +75,10 @@ export function pictures({ session, showCode }) {
       original.heat(null);
       edited.box(null);
       where.textContent = "";
+      whereCode.hidden = true;
       return;
     }
-    const after = outcome?.response.image ?? null;
+    const after = onlyPicture(outcome);
     const found = await locator.find(model, source, after, focus);
     if (found === null) return; // another prototype is looked at by now
     if (found.problem) {
@@ -83,6 +88,8 @@ export function pictures({ session, showCode }) {
     original.heat(pngUrl(found.original.overlay));
     edited.box(found.edited === null ? null : found.edited.box, shapeOf(session.state)); // heat would hide the edit
     where.textContent = whereText(prototypes[focus], found);
+    located = calls.locate(model, calls.pictureOf(source), [focus]);
+    whereCode.hidden = false;
     session.hasDone("located");
   });
   return panel;
@@ -123,6 +130,12 @@ function frame(title) {
   };
 }
 
+/** Base64 of the one picture that came of a change; null where several did, or none. */
+function onlyPicture(outcome) {
+  const { image, images } = outcome?.response ?? {};
+  return image ?? (images?.length === 1 ? images[0].image : null);
+}
+
 function shapeOf({ models, model }) {
   return models.find(({ name }) => name === model).image_shape;
 }
@@ -141,15 +154,15 @@ function originText(origin) {
 function editedText(outcome) {
   if (outcome === null) return "";
   const { response, call } = outcome;
-  if (call.path === "/generate") return `seed ${call.body.seed}, ${response.images.length} of them`;
+  if (call.path === "/generate") return `seed ${response.images.map(({ seed }) => seed).join(", ")}`;
   return `${response.network_calls} network calls, from t = ${response.start_timestep}`;
 }
 
 function whereText(prototype, { original, edited }) {
   const [x0, y0, x1, y1] = original.box;
   const place = `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}`;
-  const change = edited === null ? "" : ` After the edit ${edited.activation.toFixed(2)}.`;
-  return `${fullNameOf(prototype)} is strongest in ${place}: activation ${original.activation.toFixed(2)}.${change}`;
+  const change = edited === null ? "" : `, after the edit ${edited.activation.toFixed(2)}`;
+  return `${fullNameOf(prototype)} is strongest in ${place}: ${original.activation.toFixed(2)}${change}.`;
 }
 
 /** What was asked and reached, and what else changed. */

@@ -5,15 +5,16 @@ import { element, pixelImage, pngUrl } from "../dom.js";
 import { attributeText, fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 import { Task } from "../task.js";
 
-/** @param {import("../session.js").Session} session */
-export function prototypeDialog(session) {
+/** @param {{session: import("../session.js").Session, showCode: (call: import("../calls.js").Call) => void}} tools */
+export function prototypeDialog({ session, showCode }) {
   const task = new Task();
   const title = element("h2", { id: "prototype-title" });
   const body = element("div", { class: "stack" });
+  let call = null;
   const dialog = element(
     "dialog",
     { "aria-labelledby": "prototype-title", onclose: () => task.stop() },
-    element("div", { class: "dialog-head" }, title, element("button", { type: "button", onclick: () => dialog.close() }, "Close")),
+    element("div", { class: "dialog-head" }, title, element("div", { class: "buttons" }, element("button", { type: "button", class: "plain", onclick: () => showCode(call) }, "Code"), element("button", { type: "button", onclick: () => dialog.close() }, "Close"))),
     task.status.element,
     body,
   );
@@ -23,8 +24,9 @@ export function prototypeDialog(session) {
     title.textContent = fullNameOf(prototypes[index]);
     body.replaceChildren();
     if (!dialog.open) dialog.showModal();
+    call = calls.prototype(model, index);
     await task.start("Reading…", async (options) => {
-      const answer = await session.api.json(calls.prototype(model, index), options);
+      const answer = await session.api.json(call, options);
       body.replaceChildren(...contents(answer, prototypes));
     });
   }

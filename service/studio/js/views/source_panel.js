@@ -12,7 +12,7 @@ export function sourcePanel({ session }) {
     onchange: () => take(file.files[0]),
   });
   const seed = element("input", { type: "number", id: "prior-seed", min: 0, max: 4294967295, value: 1, "aria-label": "Seed of the sample" });
-  const sample = element("button", { type: "button", onclick: () => session.samplePrior(Number(seed.value) || 0) }, "Sample");
+  const sample = element("button", { type: "button", onclick: draw }, "Sample");
   const references = element("div", { class: "references", role: "group", "aria-label": "Reference pictures of the model" });
   const note = element("p", { class: "muted" });
   const panel = element(
@@ -36,6 +36,12 @@ export function sourcePanel({ session }) {
     if (pasted !== undefined) take(pasted);
   });
 
+  /** The seed's sample; the next one's where that is shown already. */
+  function draw() {
+    const { origin } = session.state.source ?? {};
+    if (origin?.kind === "sample" && String(origin.seed) === seed.value) seed.value = String(origin.seed + 1);
+    session.samplePrior(Number(seed.value) || 0);
+  }
   function hover(event) {
     event.preventDefault();
     panel.classList.add("is-target");
@@ -48,11 +54,10 @@ export function sourcePanel({ session }) {
     leave();
     if (event.dataTransfer.files.length > 0) take(event.dataTransfer.files[0]);
   }
-  async function take(chosen) {
+  function take(chosen) {
     if (chosen === undefined || session.state.model === null) return;
-    const url = await dataUrl(chosen);
     file.value = ""; // so that the same file can be chosen again
-    session.useUpload(chosen.name || "pasted picture", url.slice(url.indexOf(",") + 1), url);
+    session.useFile(chosen);
   }
 
   session.store.follow(["references", "models", "model"], ({ references: pictures, models, model }) => {
@@ -78,14 +83,4 @@ export function sourcePanel({ session }) {
     }
   });
   return panel;
-}
-
-/** @param {File} file @returns {Promise<string>} */
-function dataUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(/** @type {string} */ (reader.result));
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
 }

@@ -6,6 +6,8 @@ import { linePlot } from "../plots.js";
 import { nameOf, standardised } from "../prototypes.js";
 import { StatusLine, Task } from "../task.js";
 
+const BEFORE = "Denoises once more and reads every step: make an edit first, or trace the picture as it is. ";
+const PLAY_MS = 2500;
 const SHOWN_WITHOUT_EDITS = 3;
 const SHOWN_OF_AN_ATTRIBUTE = 2;
 
@@ -15,7 +17,7 @@ export function timeline({ session, showCode }) {
   const plot = element("div", {});
   const picture = pixelImage(null, "");
   const caption = element("figcaption", { class: "muted number" });
-  const scrub = element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, id: "timestep", "aria-label": "Step of denoising", oninput: () => show() });
+  const scrub = element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, id: "timestep", "aria-label": "Step of denoising", oninput: take });
   const body = element(
     "div",
     { class: "timeline-body", hidden: true },
@@ -23,24 +25,35 @@ export function timeline({ session, showCode }) {
     element("figure", {}, element("div", { class: "frame" }, picture), caption),
   );
   const code = element("button", { type: "button", class: "plain", hidden: true, onclick: () => showCode(traced.call) }, "Code");
-  const hint = element("p", { class: "muted" }, "Denoises once more and reads every step: make an edit first, or trace the picture as it is. ");
+  const hint = element("p", { class: "muted" }, BEFORE);
   const run = element("button", { type: "button", onclick: () => trace() }, "Trace");
+  const play = element("button", { type: "button", hidden: true, onclick: () => session.play() }, "Play");
+  let playing = 0;
   const panel = element(
     "details",
-    { class: "panel timeline-panel", open: true, ontoggle: () => panel.open && isStale() && session.state.outcome !== null && trace() },
+    { class: "panel timeline-panel", open: true, ontoggle: () => panel.open && session.state.outcome !== null && isStale() && trace() },
     element("summary", {}, "When it appears"),
-    element("div", { class: "panel-head" }, hint, element("div", { class: "buttons" }, run, code)),
+    element("div", { class: "panel-head" }, hint, element("div", { class: "buttons" }, run, play, code)),
     task.status.element,
     body,
   );
 
   session.store.follow(["outcome", "source"], ({ outcome, source }) => {
     run.disabled = source === null;
-    if (source === null || (traced !== null && traced.source !== source)) clear();
-    if (panel.open && outcome !== null && isStale()) trace();
+    if (!isStale()) return;
+    if (source === null || outcome === null || traced?.source !== source) clear();
+    if (panel.open && outcome !== null) trace();
   });
-  session.store.follow(["edits", "source"], () => task.stop()); // what it traces is not what is shown any more
+  session.store.follow(["edits", "settings", "source"], () => isStale() && task.stop()); // what it traces is not what is shown any more
   session.store.follow(["prototypes", "focus"], () => traced !== null && show());
+  session.store.follow(["isPlaying"], ({ isPlaying }) => {
+    clearInterval(playing);
+    if (!isPlaying) return;
+    panel.open = true;
+    panel.scrollIntoView({ block: "nearest" });
+    if (traced !== null) begin();
+    else if (!task.isRunning) trace();
+  });
 
   function wanted() {
     const { model, source, edits, settings } = session.state;
@@ -48,7 +61,7 @@ export function timeline({ session, showCode }) {
   }
 
   function isStale() {
-    return session.state.source !== null && JSON.stringify(wanted()) !== JSON.stringify(traced?.call);
+    return session.state.source === null || JSON.stringify(wanted()) !== JSON.stringify(traced?.call);
   }
 
   function clear() {
@@ -57,6 +70,9 @@ export function timeline({ session, showCode }) {
     traced = null;
     body.hidden = true;
     code.hidden = true;
+    play.hidden = true;
+    session.pause();
+    hint.textContent = BEFORE;
   }
 
   function trace() {
@@ -72,9 +88,34 @@ export function timeline({ session, showCode }) {
       scrub.value = scrub.max;
       body.hidden = false;
       code.hidden = false;
+      play.hidden = false;
       show();
+      if (session.state.isPlaying) begin();
       return "";
     });
+  }
+
+  /** From noise to the picture, step by step. */
+  function begin() {
+    const last = Number(scrub.max);
+    clearInterval(playing);
+    scrub.value = "0";
+    show();
+    playing = setInterval(() => {
+      scrub.value = String(Number(scrub.value) + 1);
+      scrubbed();
+      if (Number(scrub.value) === last) session.pause();
+    }, PLAY_MS / last);
+  }
+
+  function take() {
+    session.pause();
+    scrubbed();
+  }
+
+  function scrubbed() {
+    show();
+    session.hasDone("timed");
   }
 
   function shownPrototypes() {
@@ -119,7 +160,7 @@ export function timeline({ session, showCode }) {
     scrub.setAttribute("aria-valuetext", `step ${preview.step} of ${t.length}, timestep ${preview.timestep}`);
     hint.textContent =
       emergence.event === null
-        ? `${emergence.name} does not change on the way. `
+        ? `${emergence.name} ends where it began, so it has no moment at which it emerges. `
         : `${emergence.name} emerges at t = ${emergence.event}. Drag the slider to see the picture come. `;
   }
   return panel;

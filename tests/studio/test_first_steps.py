@@ -1,0 +1,52 @@
+"""The newcomer's guide: it shows each step itself, and is not shown again to who has hidden it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from tests.studio.conftest import OpenStudio
+from tests.studio.test_accessibility import grave_problems
+
+
+def step(page: Page) -> str | None:
+    return page.locator(".guide li[aria-current=step]").get_attribute("data-step")
+
+
+def test_every_step_is_shown_on_demand(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    show_me = page.get_by_role("button", name="Show me")
+    assert step(page) == "edited"
+    show_me.press("Enter")
+    expect(page.locator(".guide li[aria-current=step]")).to_have_attribute("data-step", "located")
+    expect(show_me).to_be_focused()
+    show_me.press("Enter")
+    expect(page.locator(".where-line")).to_contain_text("is strongest in columns")
+    expect(page.locator(".guide li[aria-current=step]")).to_have_attribute("data-step", "timed")
+    show_me.press("Enter")
+    expect(page.locator(".guide li[aria-current=step]")).to_have_attribute("data-step", "coupled")
+    expect(page.locator(".timeline-panel figcaption")).to_contain_text(
+        "step 20 of 20"
+    )  # it has run to the end
+    assert grave_problems(page) == []
+    show_me.press("Enter")
+    expect(page.locator("table.couplings").first).to_be_visible()
+
+
+def test_hidden_steps_stay_hidden_until_they_are_asked_for(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    guide = page.get_by_role("region", name="First steps")
+    guide.get_by_role("button", name="Hide").press("Enter")
+    expect(guide).to_be_hidden()
+    expect(page.locator("main")).to_be_focused()
+    page.reload()
+    expect(page.locator(".bar").first).to_be_visible()
+    expect(guide).to_be_hidden()
+    page.get_by_role("button", name="First steps").click()
+    expect(guide).to_be_focused()
+
+
+def test_storage_that_holds_something_else_is_no_obstacle(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    page.evaluate("localStorage.setItem('patronus-first-steps', '[]{')")
+    page.reload()
+    expect(page.get_by_role("region", name="First steps")).to_be_visible()

@@ -1,0 +1,72 @@
+"""Links, the browser's history, and what a page keeps on the way."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.studio.conftest import OpenStudio
+from tests.studio.test_journeys import is_done, raise_prototype
+
+
+def test_back_and_forward_go_through_the_views_and_keep_the_edits(
+    open_studio: OpenStudio, quick_url: str
+) -> None:
+    page = open_studio(url=quick_url)
+    raise_prototype(page, 21)
+    page.locator("[data-view=prototypes]").click()
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    page.go_back()
+    expect(page).to_have_title("Prototype Studio")
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+    page.go_forward()
+    expect(page.locator(".gallery")).to_be_visible()
+    assert "edits=21%3D" in page.url
+
+
+def test_link_put_into_the_address_is_opened(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    raise_prototype(page, 21)
+    page.evaluate("location.hash = '#picture=reference-2&edits=3=4&steps=5'")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 2")
+    is_done(page)
+    expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "3")
+
+
+def test_skip_link_keeps_the_state_and_moves_the_focus(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#model=cartoon-faces&edits=30=5&steps=5", url=quick_url)
+    is_done(page)
+    page.get_by_role("link", name="Skip to the page").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert "model=cartoon-faces" in page.url
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+
+
+def test_what_a_link_names_wrongly_is_left_out(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(
+        "#view=nothing&method=magic&steps=100000&rounds=&seed=x&edits=21=5,99=1,x=2,@No=max", url=quick_url
+    )
+    is_done(page)
+    expect(page.locator("[data-view=studio]")).to_have_attribute("aria-current", "page")
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+    assert page.url.endswith("#model=fashion-mnist&picture=reference-0&edits=21%3D5&steps=200")
+
+
+def test_focus_goes_along_into_another_view(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    raise_prototype(page, 21)
+    page.get_by_role("button", name=re.compile("Measure whether")).first.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_model_that_changes_under_a_comparison_ends_it(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#model=cartoon-faces&view=compare", url=quick_url)
+    page.locator("[data-compared='0']").select_option("47")
+    page.locator("[data-view=studio]").click()
+    page.get_by_label("Model", exact=True).select_option("fashion-mnist")
+    expect(page.locator(".bar")).to_have_count(30)
+    page.locator("[data-view=compare]").click()
+    expect(page.locator("[data-compared='0'] option")).to_have_count(30)
+    expect(page.locator(".pair .strip")).to_have_count(2)
