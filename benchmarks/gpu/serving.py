@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import signal
 import statistics
 import sys
 import tempfile
@@ -312,7 +313,9 @@ async def _measure_http(call: Call, name: str, rows: int) -> None:
                     if rate and call.allows(2 * window_s, f"{name}, {kind.name} at {share:g}"):
                         await ask_open(kind, share, rate, solo_s)
             service.terminate()
-            call.report.check(f"{name}: the service ended in order", await service.wait() == 0)
+            status = await service.wait()
+            is_orderly = status in (0, -signal.SIGTERM)  # uvicorn passes the signal on, once all is done
+            call.report.check(f"{name}: the service ended in order", is_orderly, f"exit status {status}")
     call.report.table(
         f"{name} over HTTP, batches up to {rows}",
         ("request", "load", "requests/s", "p50 ms", "p95 ms", "p99 ms", "rejected", "errors"),
