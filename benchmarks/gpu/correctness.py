@@ -33,8 +33,8 @@ from service.engine.torch_runner import Precision, TorchRunner
 from service.settings import Device
 
 ENCODING_TOLERANCE = 1e-4
-PICTURE_TOLERANCE: dict[Precision, float] = {"fp32": 0.1, "bf16": 4.0}
-"""Mean difference of pictures after 20 steps, in gray levels of 256."""
+PICTURE_TOLERANCE: dict[Precision, float] = {"fp32": 0.1, "bf16": 1.0}
+"""Mean difference of pictures after 20 steps, in gray levels of 256; bf16 on a CPU differs by 0.16."""
 STEPS = 20
 EXPECTED_S = 60.0
 """Of one network in one precision, for the budget: most of it is the CPU's share."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import signal
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,7 @@ SECTIONS = ("engine", "http")
 JOB_IMAGES, JOB_STEPS = 4, 250
 SINGLE_STEPS = 20
 TARGET_OVERHEAD_PERCENT, TARGET_IMAGE_MS = 3.0, 30.0
+WINDOW_S = 8.0
 SHARES = (0.5, 0.8, 0.95, 1.2)
 """Of the closed loop's rate."""
 NEEDED_BY_HTTP = (
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = option_parser(__doc__)
     parser.add_argument("--networks", help=f"through the engine (default: {','.join(NETWORKS)})")
     parser.add_argument("--rows", type=int, help=f"of a full batch (default: {ROWS})")
+    parser.add_argument("--window-s", type=float, help=f"of each load over HTTP (default: {WINDOW_S:g})")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     return carry_out(
         measure, parser, stem="serving", title="The engine and the service on a GPU", arguments=arguments
@@ -100,7 +103,8 @@ def measure(call: Call, options: argparse.Namespace) -> None:
     if "http" in sections and call.has_packages("the service over HTTP", NEEDED_BY_HTTP):
         for name in SHIPPED[:1] if call.rehearsal else SHIPPED:
             if call.allows(0.0 if call.rehearsal else HTTP_S, f"{name} over HTTP"):
-                asyncio.run(_measure_http(call, name, rows))
+                window_s = options.window_s or (0.5 if call.rehearsal else WINDOW_S)
+                asyncio.run(_measure_http(call, name, rows, window_s))
                 call.save()
 
 
@@ -249,13 +253,12 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
 # --- the service -------------------------------------------------------------------------------------
 
 
-async def _measure_http(call: Call, name: str, rows: int) -> None:
+async def _measure_http(call: Call, name: str, rows: int, window_s: float) -> None:
     """Closed loop, then open-loop loads, of pictures of 20 steps and of encodings; a table for the model."""
     from benchmarks.faults.service_process import REAL_SERVICE, service_process
     from benchmarks.open_loop import Record, poisson_arrivals, run_closed_loop, run_open_loop, summarize
     from benchmarks.serving.workloads import Calls, Kind
 
-    window_s = 0.5 if call.rehearsal else 8.0
     clients = 4 if call.rehearsal else 3 * rows
     environment = {
         "PATRONUS_BUNDLE": str(BUNDLES / name),
@@ -309,10 +312,15 @@ async def _measure_http(call: Call, name: str, rows: int) -> None:
                 lines.append([kind.name, "one client", f"{1 / solo_s:.4g}", f"{1e3 * solo_s:.1f}", *[""] * 4])
                 lines.append([kind.name, f"{clients} clients", f"{rate:.4g}", *[""] * 5])
                 for share in SHARES[:1] if call.rehearsal else SHARES:
-                    if rate and call.allows(2 * window_s, f"{name}, {kind.name} at {share:g}"):
+                    what = f"{name}, {kind.name} at {share:g}"
+                    if not rate:
+                        call.report.skip(what, "no request was answered within a window")
+                    elif call.allows(2 * window_s, what):
                         await ask_open(kind, share, rate, solo_s)
             service.terminate()
-            call.report.check(f"{name}: the service ended in order", await service.wait() == 0)
+            status = await service.wait()
+            is_orderly = status in (0, -signal.SIGTERM)  # uvicorn passes the signal on, once all is done
+            call.report.check(f"{name}: the service ended in order", is_orderly, f"exit status {status}")
     call.report.table(
         f"{name} over HTTP, batches up to {rows}",
         ("request", "load", "requests/s", "p50 ms", "p95 ms", "p99 ms", "rejected", "errors"),
