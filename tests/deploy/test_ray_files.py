@@ -82,7 +82,7 @@ def test_configs_are_what_ray_wants_and_the_application_takes() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert checked.returncode == 0, checked.stderr
     max_ongoing_requests = int(checked.stdout.split()[-1])

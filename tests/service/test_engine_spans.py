@@ -31,6 +31,7 @@ class Observed:
         self.spans = EngineSpans(tracer, SilentObserver(), "tiny", clock=lambda: next(ticks))
         runner = FakeRunner(config, max_batch=max_batch)
         self.core = EngineCore(runner, max_queue=100, observer=self.spans, recorder=self.spans)
+        self._tracer = tracer
         self._schedule = NoiseSchedule.from_config(config.schedule)
         self._config = config
 
@@ -42,6 +43,12 @@ class Observed:
     def run(self) -> None:
         while self.core.has_work:
             self.core.tick(lambda: 0.0)
+
+    def run_alone(self, job: DenoiseJob) -> None:
+        """The job of a request that has no other, to its end."""
+        with self._tracer.start_as_current_span("request"), self.spans.record(job) as record:
+            self.core.submit_denoise(job, Ticket(lambda _: None, record=record), 0.0)
+            self.run()
 
 
 @pytest.fixture
@@ -85,11 +92,7 @@ def test_padding_is_the_share_of_computed_rows_that_nobody_had(
 ) -> None:
     observed = Observed(tiny_config, tracer, max_batch=8)
     bucket = FakeRunner(tiny_config, max_batch=8).bucket(3)
-    with tracer.start_as_current_span("request"):
-        job = observed.job(3, 4)
-        with observed.spans.record(job) as record:
-            observed.core.submit_denoise(job, Ticket(lambda _: None, record=record), 0.0)
-            observed.run()
+    observed.run_alone(observed.job(3, 4))
     [found] = attributes(exporter, "denoise")
     assert found["patronus.batch.padding_ratio"] == round((bucket - 3) / bucket, 4)
     assert {step["patronus.batch.computed_rows"] for step in attributes(exporter, "denoise step")} == {bucket}
@@ -99,11 +102,7 @@ def test_more_samples_than_rows_are_more_steps_than_the_table_has(
     tiny_config: ModelConfig, tracer: Tracer, exporter: InMemorySpanExporter
 ) -> None:
     observed = Observed(tiny_config, tracer, max_batch=2)
-    with tracer.start_as_current_span("request"):
-        job = observed.job(6, 5)
-        with observed.spans.record(job) as record:
-            observed.core.submit_denoise(job, Ticket(lambda _: None, record=record), 0.0)
-            observed.run()
+    observed.run_alone(observed.job(6, 5))
     [found] = attributes(exporter, "denoise")
     assert (found["patronus.steps"], found["patronus.batch.steps"]) == (5, 15)
     assert [step["patronus.step"] for step in attributes(exporter, "denoise step")] == [1, 10, 15]
