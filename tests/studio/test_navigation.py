@@ -61,7 +61,7 @@ def test_what_a_link_names_wrongly_is_left_out(open_studio: OpenStudio, quick_ur
     is_done(page)
     expect(page.locator("[data-view=studio]")).to_have_attribute("aria-current", "page")
     expect(page.locator(".bar.is-edited")).to_have_count(1)
-    assert page.url.endswith("#model=fashion-mnist&picture=reference-0&edits=21%3D5&steps=200")
+    expect(page).to_have_url(f"{quick_url}/#model=fashion-mnist&picture=reference-0&edits=21%3D5&steps=200")
 
 
 def test_focus_goes_along_into_another_view(open_studio: OpenStudio, quick_url: str) -> None:

@@ -63,6 +63,7 @@ store.follow(["view"], ({ view }) => {
 });
 
 const KEPT_CHARACTERS = 2_000_000;
+const REST_MS = 100;
 
 /** The user's own picture, as the tab keeps it over a reload: a link holds only what it is told to. */
 function uploadOf({ origin, base64 }) {
@@ -77,11 +78,20 @@ function wanted() {
 }
 
 // Back and forward go through the views; what else the link holds is the present state's, whatever the view.
-store.follow(["model", "source", "edits", "settings", "view"], (state) => {
-  if (state.source === null) return; // not there yet: the link is still to be followed
-  const isAnotherView = history.state !== null && history.state.view !== state.view;
-  history[isAnotherView ? "pushState" : "replaceState"]({ view: state.view, upload: uploadOf(state.source) }, "", toHash(state));
+let writing = 0;
+store.follow(["model", "source", "edits", "settings", "view"], () => {
+  clearTimeout(writing);
+  if (isInAnotherView()) write();
+  else writing = setTimeout(write, REST_MS); // browsers refuse to have it written at every move of a slider
 });
+function isInAnotherView() {
+  return history.state !== null && history.state.view !== store.state.view;
+}
+function write() {
+  const { source, view } = store.state;
+  if (source === null) return; // not there yet: the link is still to be followed
+  history[isInAnotherView() ? "pushState" : "replaceState"]({ view, upload: uploadOf(source) }, "", toHash(store.state));
+}
 window.addEventListener("popstate", ({ state }) => {
   if (state !== null) session.show(state.view);
   else session.start(fromHash(location.hash)); // another link was put into the address
