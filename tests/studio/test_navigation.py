@@ -35,6 +35,16 @@ def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio,
     expect(page.locator(".bar.is-edited")).to_have_count(1)
 
 
+def test_another_model_is_given_the_users_own_picture(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(EXAMPLE)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+    page.get_by_label("Model", exact=True).select_option("cartoon-faces")
+    expect(page.locator(".bar")).to_have_count(48)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+
+
 def test_link_put_into_the_address_is_opened(open_studio: OpenStudio, quick_url: str) -> None:
     page = open_studio(url=quick_url)
     raise_prototype(page, 21)
