@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from playwright.sync_api import expect
 
 from tests.studio.conftest import OpenStudio
-from tests.studio.test_journeys import is_done, raise_prototype
+from tests.studio.test_journeys import EXAMPLE, is_done, raise_prototype
 
 
 def test_back_and_forward_go_through_the_views_and_keep_the_edits(
@@ -23,6 +21,28 @@ def test_back_and_forward_go_through_the_views_and_keep_the_edits(
     page.go_forward()
     expect(page.locator(".gallery")).to_be_visible()
     assert "edits=21%3D" in page.url
+
+
+def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(EXAMPLE)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+    raise_prototype(page, 21)
+    page.reload()
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+    is_done(page)
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+
+
+def test_another_model_is_given_the_users_own_picture(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(EXAMPLE)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+    page.get_by_label("Model", exact=True).select_option("cartoon-faces")
+    expect(page.locator(".bar")).to_have_count(48)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
 
 
 def test_link_put_into_the_address_is_opened(open_studio: OpenStudio, quick_url: str) -> None:
@@ -51,13 +71,13 @@ def test_what_a_link_names_wrongly_is_left_out(open_studio: OpenStudio, quick_ur
     is_done(page)
     expect(page.locator("[data-view=studio]")).to_have_attribute("aria-current", "page")
     expect(page.locator(".bar.is-edited")).to_have_count(1)
-    assert page.url.endswith("#model=fashion-mnist&picture=reference-0&edits=21%3D5&steps=200")
+    expect(page).to_have_url(f"{quick_url}/#model=fashion-mnist&picture=reference-0&edits=21%3D5&steps=200")
 
 
 def test_focus_goes_along_into_another_view(open_studio: OpenStudio, quick_url: str) -> None:
-    page = open_studio(url=quick_url)
-    raise_prototype(page, 21)
-    page.get_by_role("button", name=re.compile("Measure whether")).first.press("Enter")
+    page = open_studio("#view=prototypes", url=quick_url)
+    page.get_by_role("button", name="Prototype 3: details").press("Enter")
+    page.get_by_role("button", name="Diagnose its couplings").press("Enter")
     expect(page.locator("main")).to_be_focused()
 
 

@@ -47,7 +47,7 @@ const views = {
   diagnose: diagnoseView(tools),
 };
 
-const key = keyDialog(api, () => session.proceed(fromHash(location.hash)));
+const key = keyDialog(api, () => session.proceed(wanted()));
 
 document.getElementById("views").append(viewButtons(session));
 document.getElementById("page-controls").append(...pageControls(tools, () => key.show(false), introduction.show));
@@ -62,12 +62,36 @@ store.follow(["view"], ({ view }) => {
   }
 });
 
+const KEPT_CHARACTERS = 2_000_000;
+const REST_MS = 100;
+
+/** The user's own picture, as the tab keeps it over a reload: a link holds only what it is told to. */
+function uploadOf({ origin, base64 }) {
+  return origin.kind === "upload" && base64.length <= KEPT_CHARACTERS ? { name: origin.name, base64 } : null;
+}
+
+/** What the address asks for, with the picture that was here before a reload. */
+function wanted() {
+  const asked = fromHash(location.hash);
+  const upload = history.state?.upload;
+  return asked.origin === null && upload ? { ...asked, origin: { kind: "upload", ...upload } } : asked;
+}
+
 // Back and forward go through the views; what else the link holds is the present state's, whatever the view.
-store.follow(["model", "source", "edits", "settings", "view"], (state) => {
-  if (state.source === null) return; // not there yet: the link is still to be followed
-  const isAnotherView = history.state !== null && history.state.view !== state.view;
-  history[isAnotherView ? "pushState" : "replaceState"]({ view: state.view }, "", toHash(state));
+let writing = 0;
+store.follow(["model", "source", "edits", "settings", "view"], () => {
+  clearTimeout(writing);
+  if (isInAnotherView()) write();
+  else writing = setTimeout(write, REST_MS); // browsers refuse to have it written at every move of a slider
 });
+function isInAnotherView() {
+  return history.state !== null && history.state.view !== store.state.view;
+}
+function write() {
+  const { source, view } = store.state;
+  if (source === null) return; // not there yet: the link is still to be followed
+  history[isInAnotherView() ? "pushState" : "replaceState"]({ view, upload: uploadOf(source) }, "", toHash(store.state));
+}
 window.addEventListener("popstate", ({ state }) => {
   if (state !== null) session.show(state.view);
   else session.start(fromHash(location.hash)); // another link was put into the address
@@ -87,4 +111,4 @@ document.addEventListener("keydown", (event) => {
   else session.undo();
 });
 
-session.start(fromHash(location.hash));
+session.start(wanted());

@@ -80,10 +80,13 @@ export class Session {
     });
   }
 
+  /** The user's own picture goes along. @param {string} name */
   openModel(name) {
+    const { source } = this.state;
     return this.loading.start(`Opening ${name}…`, async (options) => {
       await this.#load(name, options);
-      await this.#restore(null);
+      if (source?.origin.kind === "upload") await this.#use({ ...source, imageId: null });
+      else await this.#restore(null);
     });
   }
 
