@@ -6,8 +6,10 @@ other ones for each of up to four models. Each label is stood for by a prototype
 assignment by AUROC on faces without any coupling. In generated pictures the premise's prototype is moved from
 its 0.01 to its 0.99 quantile, all else the same, as POST /diagnose does it, and what that does to the
 conclusion is the score of the pair: on its prototype and on its probe, which POST /diagnose reports, and by
-an independent judge of the pictures. Beside them stands what needs no intervention at all, and no denoiser:
-how activations correlate over the training data.
+an independent judge of the pictures. The same is done with the premise's attribute, which is moved as an edit
+of an attribute moves it: all prototypes together, as they vary together in the data. Beside them stands what
+needs no intervention at all, and no denoiser: how activations, and the probes on them, correlate over the
+training data.
 
 A pair is real where it was planted with a strength above 0. False alarms are all other ordered pairs of
 labels whose attributes are independent in the model's data; `matched` counts of these only the planted pairs
@@ -17,9 +19,11 @@ both sides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +33,8 @@ from tqdm import tqdm
 
 from benchmarks.ground_truth.judge import ATTRIBUTES, NAMES, Judge
 from benchmarks.ground_truth.small_models import fine_tuning, model_of, run_directory, small_config, train_in
-from model.couplings import Effects, measure_effects
+from model.attributes import Attributes
+from model.couplings import measure_effects
 from model.patronus import Patronus
 from model.samplers import ddim
 from model.schedule import NoiseSchedule
@@ -50,6 +55,7 @@ Bools = npt.NDArray[np.bool_]
 
 SEED = 2_000_101
 STEPS = 10
+CORRECTIONS = 3
 NUM_SAMPLES = 64
 FALSE_ALARMS = 0.05
 NUM_RESAMPLES = 2000
@@ -64,10 +70,17 @@ PAIRS = (
 """Of each model; the attributes of a model are all different, so that no coupling brings about another."""
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-READINGS = ("the conclusion's prototype", "the conclusion's probe", "an independent judge of the pictures")
+READINGS = (
+    "the conclusion's prototype",
+    "the conclusion's probe",
+    "an independent judge of the pictures",
+    "premise's attribute moved: the conclusion's probe",
+    "premise's attribute moved: an independent judge",
+)
 BASELINES = (
     "no intervention: correlation with its prototype in the data",
     "no intervention: correlation with its probe in the data",
+    "no intervention: correlation of the two probes in the data",
 )
 
 
@@ -90,7 +103,8 @@ class Reading:
     scores: by title, |score| (K, K) of the pair [premise, conclusion]; is_established: (K, K), by the test of
     POST /diagnose on prototypes; prototypes, auroc: (K,), of either sign, on faces without couplings;
     own: (K,) change of a premise's own prototype in standard deviations; premise_seen: (K,) change of the
-    judge's probability of the premise, counted towards it.
+    judge's probability of the premise, counted towards it; attribute_seen: the same where the attribute is
+    moved.
     """
 
     planted: Sequence[Planted]
@@ -100,6 +114,7 @@ class Reading:
     auroc: Float64
     own: Float64
     premise_seen: Float64
+    attribute_seen: Float64
 
     @property
     def strengths(self) -> Float64:
@@ -179,26 +194,26 @@ def read(patronus: Patronus, planted: Sequence[Planted], judge: Judge) -> Readin
     assert attributes.names == NAMES, "and each of them both with and without"
     prototypes, auroc = standing_for(attributes.auroc)
     chosen = np.random.default_rng(SEED).choice(len(s_own), NUM_SAMPLES, replace=False)
-    before, after = _moved(patronus, statistics, prototypes, s_own[chosen])  # (K, n, C, H, W)
-    low, high = (np.stack([encode_all(patronus, pixels)[0] for pixels in some]) for some in (before, after))
-    differences = (high - low) / statistics.spread  # (K, n, m)
-    rows = np.arange(len(prototypes))
-    own = differences[rows, :, prototypes]  # (K, n)
-    on_prototypes = _effects(differences[:, :, prototypes], own, ~np.eye(len(rows), dtype=bool))
-    logits = [
-        np.stack([attributes.probe_logits(s, statistics) for s in some]) / attributes.logit_spread(statistics)
-        for some in (low, high)
-    ]
-    on_probes = _effects(logits[1] - logits[0], own, np.ones((len(rows), len(rows)), dtype=bool))
-    judged = np.stack(
-        [
-            (judge.probabilities(high_) - judge.probabilities(low_)).mean(axis=0)
-            for low_, high_ in zip(before, after, strict=True)
-        ]
-    )  # (K, K)
+    rows = np.arange(len(NAMES))
+    draw = _Drawing(patronus, statistics, s_own[chosen])
+    by_prototype = draw.changes([partial(draw.with_prototype, j) for j in prototypes.tolist()], judge)
+    by_attribute = draw.changes([partial(draw.with_attribute, attributes, k) for k in rows.tolist()], judge)
+    own = by_prototype.activations[rows, :, prototypes]  # (K, n)
+    on_prototypes = measure_effects(
+        by_prototype.activations[:, :, prototypes], own, ~np.eye(len(rows), dtype=bool), seed=SEED
+    )
     correlation = statistics.correlation[np.ix_(prototypes, prototypes)]
     with_probes = attributes.logit_correlation(statistics)[:, prototypes].T
-    scores = (on_prototypes.effect.value, on_probes.effect.value, judged, correlation, with_probes)
+    scores = (
+        on_prototypes.effect.value,
+        by_prototype.of_probes(attributes, statistics),
+        by_prototype.judged,
+        by_attribute.of_probes(attributes, statistics),
+        by_attribute.judged,
+        correlation,
+        with_probes,
+        attributes.logit_correlations(statistics),
+    )
     tells = np.where(attributes.auroc[prototypes, rows] >= 0.5, 1.0, -1.0)
     return Reading(
         planted=planted,
@@ -207,7 +222,8 @@ def read(patronus: Patronus, planted: Sequence[Planted], judge: Judge) -> Readin
         prototypes=prototypes,
         auroc=auroc,
         own=own.mean(axis=1),
-        premise_seen=tells * judged.diagonal(),
+        premise_seen=tells * by_prototype.judged.diagonal(),
+        attribute_seen=by_attribute.judged.diagonal(),
     )
 
 
@@ -224,28 +240,64 @@ def standing_for(auroc: Float64) -> tuple[Int64, Float64]:
     return prototypes, sureness[prototypes, np.arange(num_labels)]
 
 
-def _moved(
-    patronus: Patronus, statistics: ActivationStatistics, prototypes: Int64, s: Float32
-) -> tuple[list[Pixels], list[Pixels]]:
-    """Pictures (n, C, H, W) under s (n, m), with each of the prototypes low, and high."""
-    generator = torch.Generator().manual_seed(SEED)
-    x_T = torch.randn((len(s), *patronus.config.image.shape), generator=generator)
-    table = ddim(NoiseSchedule.from_config(patronus.config.schedule), STEPS, clip=1.0)
-
-    def generated(j: int, value: float) -> Pixels:
-        driven = s.copy()
-        driven[:, j] = value
-        return from_x_0(run_table(patronus, table, x_T, torch.from_numpy(driven)).numpy())
-
-    pairs = [
-        [generated(j, float(end[j])) for end in (statistics.low, statistics.high)]
-        for j in tqdm(prototypes.tolist(), desc="interventions", unit="prototype", leave=False)
-    ]
-    return [low for low, _ in pairs], [high for _, high in pairs]
+End = Literal["low", "high"]
 
 
-def _effects(differences: Float64, own: Float64, is_tested: Bools) -> Effects:
-    return measure_effects(differences.astype(np.float64), own.astype(np.float64), is_tested, seed=SEED)
+@dataclass(frozen=True, eq=False)
+class _Changes:
+    """From low to high, of K premises in n pictures: activations (K, n, m) in standard deviations, judged
+    (K, K) mean changes of the judge's probabilities."""
+
+    activations: Float64
+    judged: Float64
+
+    def of_probes(self, attributes: Attributes, statistics: ActivationStatistics) -> Float64:
+        """(K, K) mean changes of the probes' log-odds, in standard deviations over the training data."""
+        logits = self.activations.mean(axis=1) @ attributes.probe_weights.T
+        return np.asarray(logits / attributes.logit_spread(statistics))
+
+
+class _Drawing:
+    """The same pictures under other activations: s (n, m), each with its x_T."""
+
+    def __init__(self, patronus: Patronus, statistics: ActivationStatistics, s: Float32) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+        self._x_T = torch.randn((len(s), *patronus.config.image.shape), generator=generator)
+        self._table = ddim(NoiseSchedule.from_config(patronus.config.schedule), STEPS, clip=1.0)
+        self._patronus = patronus
+        self._statistics = statistics
+        self._s = s
+
+    def with_prototype(self, j: int, end: End) -> Float32:
+        """s (n, m) with s_j at the end of its range."""
+        moved = self._s.copy()
+        moved[:, j] = getattr(self._statistics, end)[j]
+        return moved
+
+    def with_attribute(self, attributes: Attributes, k: int, end: End) -> Float32:
+        """s (n, m) with the log-odds of attribute k at the end of their range, as an edit moves it there."""
+        statistics = self._statistics
+        weights, offset = attributes.readout(k, statistics)
+        value = {"low": attributes.probe_low, "high": attributes.probe_high}[end][k]
+        moved = self._s.astype(np.float64)
+        for _ in range(CORRECTIONS):  # those that reach the end of their range leave the rest to the others
+            shortfall = value - (moved @ weights + offset)
+            moved += shortfall[:, None] * attributes.direction(k, statistics)
+            moved = moved.clip(statistics.low, statistics.high)
+        return moved.astype(np.float32)
+
+    def changes(self, moves: Sequence[Callable[[End], Float32]], judge: Judge) -> _Changes:
+        """Of each move, from its low end to its high one."""
+        activations, judged = [], []
+        for move in tqdm(moves, desc="interventions", unit="premise", leave=False):
+            low, high = (self._drawn(move(end)) for end in ("low", "high"))
+            change = encode_all(self._patronus, high)[0] - encode_all(self._patronus, low)[0]
+            activations.append(change.astype(np.float64) / self._statistics.spread)
+            judged.append((judge.probabilities(high) - judge.probabilities(low)).mean(axis=0))
+        return _Changes(np.stack(activations), np.stack(judged))
+
+    def _drawn(self, s: Float32) -> Pixels:
+        return from_x_0(run_table(self._patronus, self._table, self._x_T, torch.from_numpy(s)).numpy())
 
 
 def detection(
@@ -281,8 +333,8 @@ def table_of(readings: Sequence[Reading]) -> list[str]:
     lines = [
         f"{num_real} real couplings among {num_others} ordered pairs of independent labels, {len(readings)} "
         "model(s). Score: the absolute change when the premise's prototype moves from its 0.01 to its 0.99 "
-        f"quantile, mean of {NUM_SAMPLES} generated pictures; found: share of the real ones that score above "
-        f"all but {FALSE_ALARMS:.0%} of the others; matched: against the planted pairs themselves, in the "
+        f"quantile, or where said its attribute's log-odds, mean of {NUM_SAMPLES} generated pictures; found: "
+        f"share of the real ones that score above all but {FALSE_ALARMS:.0%} of the others; matched: against the planted pairs themselves, in the "
         "models in which they are not planted. AUC with 95% bootstrap interval over pairs.",
         "",
         "| seen by | AUC, strengths .25 to 1 | found | AUC, .5 to 1 | found | AUC, matched | found |",
@@ -305,13 +357,19 @@ def _interval(seen: Detection) -> str:
 def _established_lines(readings: Sequence[Reading]) -> list[str]:
     real = np.concatenate([reading.is_established[reading.strengths > 0.0] for reading in readings])
     others = np.concatenate([reading.is_established[reading.strengths == 0.0] for reading in readings])
-    follow = [float(np.mean(reading.premise_seen)) for reading in readings]
+    follow, follow_attribute = (
+        ", ".join(f"{float(np.mean(seen)):+.2f}" for seen in of_models)
+        for of_models in (
+            [reading.premise_seen for reading in readings],
+            [reading.attribute_seen for reading in readings],
+        )
+    )
     return [
         f"Established by the test of POST /diagnose on prototypes: {real.sum()} of {len(real)} real "
         f"couplings, {others.sum()} of {len(others)} others, which are no false alarms of the test: a model "
         "may couple what its data does not. The judge's probability of the premise itself changes by "
-        f"{', '.join(f'{change:+.2f}' for change in follow)} (mean over labels, each model): where the "
-        "denoiser does not follow s, nothing can be seen."
+        f"{follow} (mean over labels, each model), by {follow_attribute} where its attribute is moved: where "
+        "the denoiser does not follow s, nothing can be seen."
     ]
 
 

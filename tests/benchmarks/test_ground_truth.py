@@ -110,7 +110,7 @@ def _reading(planted: list[Planted], scores: dict[tuple[str, str], float]) -> Re
     each = np.zeros(len(NAMES))
     none = np.zeros(matrix.shape, bool)
     titles = (*shortcuts.READINGS, *shortcuts.BASELINES)
-    return Reading(planted, dict.fromkeys(titles, matrix), none, each.astype(np.int64), each, each, each)
+    return Reading(planted, dict.fromkeys(titles, matrix), none, each.astype(np.int64), *(each,) * 4)
 
 
 def _planted(premise: str, conclusion: str, strength: float) -> Planted:
@@ -187,7 +187,7 @@ def test_the_table_has_a_row_for_each_reading_strength_and_pair() -> None:
         for part in "\n".join(shortcuts.table_of(readings)).split("\n\n")
         if part.startswith("|")
     )
-    assert len(first) == 2 + 5
+    assert len(first) == 2 + len(shortcuts.READINGS) + len(shortcuts.BASELINES)
     assert len(second) == 2 + len(shortcuts.STRENGTHS)
     assert len(third) == 2 + 10
     for rows in (first, second, third):
