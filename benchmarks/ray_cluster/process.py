@@ -71,7 +71,7 @@ class RayProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Raises ClusterError. Ray gives its processes 30 s, too short on a busy machine: it tries again."""
+        """Raises ClusterError. Ray gives itself 30 s, which a busy machine may miss: it is tried again."""
         for _ in range(ATTEMPTS):
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
