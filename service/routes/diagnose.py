@@ -58,7 +58,8 @@ def diagnose_router(context: Context) -> APIRouter:
     async def post(request: Request) -> Response:
         """Unwanted couplings: what else changes when one prototype or one attribute is changed, ranked.
 
-        Each effect with its uncertainty, and the correlation in the data beside it. With `Accept: text/html`, a report to read.
+        Each effect has its uncertainty and the correlation in the data beside it. With `Accept: text/html`, a
+        report to read.
         """
 
         async def work(deadline: float, follower: Follower | None) -> Response:
