@@ -121,7 +121,7 @@ def diagnose(
 
 
 def _rows(found: Diagnosis) -> list[list[object]]:
-    """Couplings of prototypes; where attributes are changed, what that does to other attributes before them."""
+    """Couplings of prototypes; where attributes are changed, first what that does to other attributes."""
     rows = _couplings(found.couplings, "")
     if found.attributes is None or all(item.attribute is None for item in found.interventions):
         return rows

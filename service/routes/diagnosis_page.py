@@ -90,8 +90,8 @@ def _summary(diagnosis: DiagnoseResponse, prototypes: _Names) -> str:
     if diagnosis.attributes is not None:
         num_tested = sum(p is not None for row in diagnosis.attributes.effects.p for p in row)
         facts.append(
-            f"<b>{diagnosis.attributes.num_established}</b> of {num_tested} effects on labelled attributes are "
-            "established."
+            f"<b>{diagnosis.attributes.num_established}</b> of {num_tested} effects on labelled attributes "
+            "are established."
         )
     if agreement is not None:
         facts.append(
@@ -317,7 +317,8 @@ effect counts, as nobody wanted it, and "what was asked" explains it where that 
 any coupling names one; prototypes and attributes are a table each. Established effects rank first, then
 those of which the interval leaves most. An
 effect can be established and still too small to matter.</dd>
-<dt>Data</dt><dd>How the two correlate in the training data, attributes by their probes' log-odds. A coupling that follows the data (0.3 or more
+<dt>Data</dt><dd>How the two correlate in the training data, attributes by their probes' log-odds. A coupling
+that follows the data (0.3 or more
 in the same direction) was presumably learned there: a shortcut, if the two should be independent.</dd>
 <dt>Overlap</dt><dd>Mean intersection over union of the two prototypes' boxes. From 1/3 on they share half
 of their patches: both look at the same place, and the change of one shows in the other.</dd>
