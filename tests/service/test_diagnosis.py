@@ -272,7 +272,7 @@ def test_effects_on_attributes_come_from_what_the_prototypes_do() -> None:
 
 
 def labelled(bundle: Bundle, **read_off: int) -> Bundle:
-    """The same with attributes that are read off one prototype each; only prototypes 0 and 1 may correlate."""
+    """The same with attributes, each read off one prototype; only prototypes 0 and 1 may correlate."""
     assert bundle.statistics is not None
     correlation = np.eye(NUM_PROTOTYPES)
     correlation[:2, :2] = bundle.statistics.correlation[:2, :2]
@@ -317,7 +317,7 @@ def test_an_attribute_that_is_changed_shows_the_planted_coupling_and_nothing_els
 
 
 def test_what_an_attribute_asks_of_prototypes_is_no_coupling_but_of_attributes_it_is() -> None:
-    """The model couples nothing; "fair" and "smile" go together in the data, and so they do when asked for."""
+    """The model couples nothing; "fair" and "smile" go together in the data, and so when asked for."""
     bundle = labelled(bundle_of(correlated=(0, 1)), fair=0, smile=1, hat=5)
     diagnosis = run(World(FADED), bundle, Intervention.on_attributes(bundle, ["fair"]))
     assert established(diagnosis) == []
