@@ -198,10 +198,11 @@ def test_images_and_num_samples_exclude_each_other_and_images_must_differ(
 
 
 def test_all_of_it_counts_against_a_clients_row_steps(settings: Settings) -> None:
-    """3 prototypes, low and high, of 6 samples in 2 steps are 72."""
+    """2 prototypes and an attribute, low and high, of 6 samples in 2 steps are 72."""
+    three = {**SMALL, "prototypes": [4, 2], "attributes": ["Bag"]}
     for limit, status in ((71, 422), (72, 200)):
         with serving(replace(settings, max_row_steps_per_key=limit), fake_runner) as url:
-            answer = httpx.post(f"{url}/diagnose", json=SMALL)
+            answer = httpx.post(f"{url}/diagnose", json=three)
             assert answer.status_code == status, answer.text
             assert status == 200 or "needs 72 row-steps" in answer.json()["detail"]
 
