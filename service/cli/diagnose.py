@@ -110,6 +110,8 @@ def diagnose(
             f"move by a tenth or more of what was changed itself",
             err=True,
         )
+        if found.attributes is not None:
+            click.echo(f"{found.attributes.num_established} effects on attributes are no chance", err=True)
     if out is not None:
         rows = _rows(found)
         writers = {

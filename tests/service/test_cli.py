@@ -157,7 +157,9 @@ def test_what_an_attribute_does_to_others_comes_first(
 ) -> None:
     few = ["--num-samples", "6", "--steps", "1", "--num-couplings", "2", "-q", "--url", real_url]
     assert main(["diagnose", "--attribute", "Bag", *few]) == 0
-    header, *rows = capsys.readouterr().out.strip().splitlines()
+    output = capsys.readouterr()
+    header, *rows = output.out.strip().splitlines()
+    assert "effects on attributes are no chance" in output.err
     assert header.split()[-1] == "asked"
     assert len(rows) == 4
     assert all(row.startswith("@Bag") for row in rows)
