@@ -120,6 +120,12 @@ class Attributes:
         covariance = self.probe_weights @ statistics.correlation
         return np.asarray(covariance / self.logit_spread(statistics)[:, None])
 
+    def logit_correlations(self, statistics: ActivationStatistics) -> Float64:
+        """Correlation (K, K) of the probes' log-odds with one another, over the training data."""
+        spread = self.logit_spread(statistics)
+        covariance = self.probe_weights @ statistics.correlation @ self.probe_weights.T
+        return np.asarray(covariance / np.outer(spread, spread))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values: AUROCs of 4, weights of 6 significant digits."""
         return {

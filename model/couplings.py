@@ -40,11 +40,13 @@ class Estimates:
 class Effects:
     """Of J interventions on K outcomes, all (J, K).
 
-    effect: the mean difference; leakage: effect over the intervention's own effect, NaN where that may be
-    none; p: of no effect, adjusted for the whole family, NaN where it was not tested.
+    effect: the mean difference; beyond: what of it nobody asked for, the effect itself where nothing was
+    asked; leakage: beyond over the intervention's own effect, NaN where that may be none; p: of nothing
+    beyond, adjusted for the whole family, NaN where it was not tested.
     """
 
     effect: Estimates
+    beyond: Estimates
     leakage: Estimates
     p: Float64
 
@@ -55,14 +57,14 @@ class Effects:
 
     @property
     def least(self) -> Float64:
-        """The least |effect| that the interval leaves, 0 where it holds 0."""
-        return np.maximum(0.0, np.maximum(self.effect.low, -self.effect.high))
+        """The least |beyond| that the interval leaves, 0 where it holds 0."""
+        return np.maximum(0.0, np.maximum(self.beyond.low, -self.beyond.high))
 
     def ranked(self) -> list[tuple[int, int]]:
         """Tested (intervention, outcome): established ones first, then by the least that it can be."""
-        effect, is_established, least = np.abs(self.effect.value), self.is_established, self.least
+        beyond, is_established, least = np.abs(self.beyond.value), self.is_established, self.least
         tested = [(int(j), int(k)) for j, k in np.argwhere(~np.isnan(self.p))]
-        return sorted(tested, key=lambda at: (not is_established[at], -least[at], -effect[at]))
+        return sorted(tested, key=lambda at: (not is_established[at], -least[at], -beyond[at]))
 
 
 def measure_effects(
@@ -71,6 +73,7 @@ def measure_effects(
     is_tested: Bools,
     *,
     seed: int,
+    asked: Float64 | None = None,
     proceed: Callable[[], None] = lambda: None,
 ) -> Effects:
     """Effects from differences (J, n, K), after less before.
@@ -78,26 +81,46 @@ def measure_effects(
     own: (J, n), the differences of what each intervention is meant to change; is_tested: (J, K), the family
     of those that should be none; proceed: called now and then, as this may take seconds: what it raises ends
     the work. Samples are resampled whole, so that what belongs together stays so.
+
+    asked: (J, n, K), the differences that an intervention asks for itself, None for none. A model follows
+    what it is asked by more or less, so that anything from none to all of it is no coupling: beyond is how
+    far the mean is outside of that, and what it is tested for.
     """
     num_interventions, n, num_outcomes = differences.shape
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(n, np.full(n, 1.0 / n), size=NUM_RESAMPLES) / n  # (resamples, n)
     levels = _interval_levels(n)
-    effect, leakage = (Estimates(*np.full((3, num_interventions, num_outcomes), np.nan)) for _ in range(2))
+    effect, beyond, leakage = (
+        Estimates(*np.full((3, num_interventions, num_outcomes), np.nan)) for _ in range(3)
+    )
+    unasked = differences if asked is None else _unasked(differences, asked)
     for j in range(num_interventions):
         proceed()
-        means, own_means = weights @ differences[j], weights @ own[j]  # (resamples, K), (resamples,)
+        means, own_means = weights @ unasked[j], weights @ own[j]  # (resamples, K), (resamples,)
+        beyond.value[j] = unasked[j].mean(axis=0)
+        beyond.low[j], beyond.high[j] = np.quantile(means, levels, axis=0)
         effect.value[j] = differences[j].mean(axis=0)
-        effect.low[j], effect.high[j] = np.quantile(means, levels, axis=0)
+        effect.low[j], effect.high[j] = np.quantile(weights @ differences[j], levels, axis=0)
         own_low, own_high = np.quantile(own_means, levels)
         if own_low > 0.0 or own_high < 0.0:
             with np.errstate(divide="ignore", invalid="ignore"):  # a rare resample may have no own effect
                 ratios = np.nan_to_num(means / own_means[:, None])
-            leakage.value[j] = effect.value[j] / own[j].mean()
+            leakage.value[j] = beyond.value[j] / own[j].mean()
             leakage.low[j], leakage.high[j] = np.quantile(ratios, levels, axis=0)
     p = np.full((num_interventions, num_outcomes), np.nan)
-    p[is_tested] = familywise_p(np.moveaxis(differences, 1, 0)[:, is_tested], rng, proceed)
-    return Effects(effect, leakage, p)
+    p[is_tested] = familywise_p(np.moveaxis(unasked, 1, 0)[:, is_tested], rng, proceed)
+    return Effects(effect, beyond, leakage, p)
+
+
+def _unasked(differences: Float64, asked: Float64) -> Float64:
+    """Differences (J, n, K) less the share of what was asked, none to all, that leaves the least of a mean.
+
+    The null hypothesis is a whole interval, 0 to the mean asked, and each mean is held against the end that
+    it is beyond. A mean within it becomes 0 and its p 1: the test errs on the side of no coupling.
+    """
+    mean, mean_asked = (values.mean(axis=1, keepdims=True) for values in (differences, asked))  # (J, 1, K)
+    share = np.divide(mean, mean_asked, out=np.zeros_like(mean), where=mean_asked != 0.0).clip(0.0, 1.0)
+    return np.asarray(differences - share * asked)
 
 
 def familywise_p(

@@ -21,8 +21,8 @@ def coupled_pairs(
 ) -> Pairs:
     """Ordered pairs [j, k], from "3:7,4:9" or from the file of a POST /diagnose answer in JSON.
 
-    Of a diagnosis of a model with `num_prototypes`, the first `top` couplings in its rank that are
-    established and whose leakage is at least `least_leakage`, of either sign. Raises ConfigError.
+    Of a diagnosis of a model with `num_prototypes`, the first `top` couplings of prototypes in its rank that
+    are established and whose leakage is at least `least_leakage`, of either sign. Raises ConfigError.
     """
     if re.fullmatch(r"\d+:\d+(,\d+:\d+)*", text):
         return [[int(index) for index in pair.split(":")] for pair in text.split(",")]
@@ -36,7 +36,9 @@ def coupled_pairs(
         found = [
             [item["prototype"], item["affected"]]
             for item in report["couplings"]
-            if item["is_established"] and abs(item["leakage"] or 0.0) >= least_leakage
+            if item["prototype"] is not None  # but an attribute, which is no pair of prototypes
+            and item["is_established"]
+            and abs(item["leakage"] or 0.0) >= least_leakage
         ]
         if not all(type(index) is int for pair in found for index in pair):
             raise TypeError("prototypes are not whole numbers")

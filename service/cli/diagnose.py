@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,15 +13,37 @@ from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import Diagnosis, Edit, calls
 from service.client.calls import DiagnoseOptions
+from service.client.results import Coupling
 
-COLUMNS = ("prototype", "affected", "effect", "low", "high", "p", "leakage", "data_correlation", "overlap")
+COLUMNS = (
+    "prototype",
+    "affected",
+    "effect",
+    "low",
+    "high",
+    "p",
+    "leakage",
+    "data_correlation",
+    "overlap",
+    "asked",
+)
 
 
 @click.command()
 @click.option(
-    "-p", "--prototype", "prototypes", type=PrototypeType(), multiple=True, help="repeatable  [default: all]"
+    "-p",
+    "--prototype",
+    "prototypes",
+    type=PrototypeType(),
+    multiple=True,
+    help="repeatable  [default: all, without -a]",
 )
-@click.option("-e", "--edit", "edits", type=EditType(), multiple=True, help=f"instead of -p: {EDITS_HELP}")
+@click.option(
+    "-a", "--attribute", "attributes", multiple=True, help="a label that the model knows; repeatable"
+)
+@click.option(
+    "-e", "--edit", "edits", type=EditType(), multiple=True, help=f"instead of -p and -a: {EDITS_HELP}"
+)
 @click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles")
 @click.option("--image", "images", multiple=True, help="a file, folder or glob to change them in; repeatable")
 @click.option("--num-samples", type=click.IntRange(min=6), help="that are generated instead  [default: 32]")
@@ -39,6 +62,7 @@ COLUMNS = ("prototype", "affected", "effect", "low", "high", "p", "leakage", "da
 def diagnose(
     target: Target,
     prototypes: tuple[int | str, ...],
+    attributes: tuple[str, ...],
     edits: tuple[Edit, ...],
     extrapolate: bool,
     images: tuple[str, ...],
@@ -50,10 +74,13 @@ def diagnose(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Find unwanted couplings: what else changes when a prototype is changed.
+    """Find unwanted couplings: what else changes when a prototype or an attribute is changed.
+
+    Attributes are written with an @; what their own change asks of others is in the column `asked`.
 
     \b
     patronus diagnose -p 3 -p 21
+    patronus diagnose --attribute Bag
     patronus diagnose -p 21 --num-samples 64 -o report.html
     """
     if as_json and out is not None and kind_of(out) == ".html":
@@ -63,6 +90,8 @@ def diagnose(
         options["extrapolate"] = True
     if prototypes:
         options["prototypes"] = prototypes
+    if attributes:
+        options["attributes"] = attributes
     if edits:
         options["edits"] = edits
     if images:
@@ -83,9 +112,11 @@ def diagnose(
         click.echo(to_table(COLUMNS, _rows(found)))
         click.echo(
             f"{found.num_established} of {found.num_pairs} pairs are no chance; {found.num_leaking} of them "
-            f"move by a tenth or more of the prototype itself",
+            f"move by a tenth or more of what was changed itself",
             err=True,
         )
+        if found.attributes is not None:
+            click.echo(f"{found.attributes.num_established} effects on attributes are no chance", err=True)
     if out is not None:
         rows = _rows(found)
         writers = {
@@ -96,10 +127,19 @@ def diagnose(
 
 
 def _rows(found: Diagnosis) -> list[list[object]]:
+    """Couplings of prototypes; where attributes are changed, first what that does to other attributes."""
+    rows = _couplings(found.couplings, "")
+    if found.attributes is None or all(item.attribute is None for item in found.interventions):
+        return rows
+    return _couplings(found.attributes.couplings, "@") + rows
+
+
+def _couplings(couplings: Sequence[Coupling], mark: str) -> list[list[object]]:
+    """mark: what stands before the names of what is affected."""
     return [
         [
-            coupling.name or coupling.prototype,
-            coupling.affected_name or coupling.affected,
+            coupling.name or coupling.prototype if coupling.attribute is None else f"@{coupling.attribute}",
+            f"{mark}{coupling.affected_name or coupling.affected}",
             number(coupling.effect),
             number(coupling.low),
             number(coupling.high),
@@ -107,6 +147,7 @@ def _rows(found: Diagnosis) -> list[list[object]]:
             number(coupling.leakage),
             number(coupling.data_correlation),
             number(coupling.overlap),
+            number(coupling.asked),
         ]
-        for coupling in found.couplings
+        for coupling in couplings
     ]

@@ -107,7 +107,7 @@ class AsyncClient:
         return await self.send(calls.rename(which, name, **options))
 
     async def diagnose(self, **options: Unpack[calls.DiagnoseOptions]) -> results.Diagnosis:
-        """What else changes when one prototype is changed."""
+        """What else changes when one prototype or attribute is changed."""
         return await self.send(calls.diagnose(**options))
 
     async def diagnosis_page(self, **options: Unpack[calls.DiagnoseOptions]) -> str:

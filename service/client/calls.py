@@ -181,7 +181,10 @@ class InterpolateOptions(Common, total=False):
 
 
 class DiagnoseOptions(Common, total=False):
+    """prototypes, attributes: what is changed, without either all prototypes; `edits` in place of both."""
+
     prototypes: Sequence[int | str]
+    attributes: Sequence[str]
     edits: Sequence[Edit]
     extrapolate: bool
     images: Sequence[ImageLike]

@@ -115,7 +115,7 @@ class Client:
         return self.send(calls.rename(which, name, **options))
 
     def diagnose(self, **options: Unpack[calls.DiagnoseOptions]) -> results.Diagnosis:
-        """What else changes when one prototype is changed."""
+        """What else changes when one prototype or attribute is changed."""
         return self.send(calls.diagnose(**options))
 
     def diagnosis_page(self, **options: Unpack[calls.DiagnoseOptions]) -> str:

@@ -295,22 +295,25 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Intervention:
-    """A row of the effects; edit: None where the prototype went from its 0.01 to its 0.99 quantile."""
+    """A row of the effects, of a prototype or of an attribute; edit: None where it went from its 0.01 to its
+    0.99 quantile."""
 
-    prototype: int
+    prototype: int | None
     name: str | None
     edit: dict[str, Any] | None
     effect: float
     low: float
     high: float
     responds: bool
+    attribute: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
     """(J, K), of J interventions on K prototypes or attributes, in standard deviations; low … high: 95%
-    bootstrap interval; p: adjusted for all pairs, NaN for the prototype itself; leakage: over the change of
-    the prototype itself, NaN where that does not respond."""
+    bootstrap interval; p: adjusted for all pairs, NaN for what is changed itself; leakage: over the change of
+    that itself, NaN where it does not respond; asked: what the change of an attribute itself asks for, NaN of
+    a prototype's: p and leakage of prototypes are of what they do beyond it; None from an older service."""
 
     effect: Array
     low: Array
@@ -318,14 +321,16 @@ class Effects:
     p: Array
     leakage: Array
     data_correlation: Array
+    asked: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """One effect, with the sample where it is the median, before and after."""
+    """One effect of changing `prototype` or `attribute`, with the sample where it is the median, before and
+    after."""
 
     intervention: int
-    prototype: int
+    prototype: int | None
     name: str | None
     affected: int
     affected_name: str | None
@@ -344,8 +349,10 @@ class Coupling:
     sample: int
     before: Picture
     after: Picture
-    box: Box
+    box: Box | None
     affected_box: Box | None
+    attribute: str | None = None
+    asked: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,7 +365,8 @@ class AttributesDiagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """couplings: the first in rank; overlap (J, m): how far two prototypes look at the same pixels."""
+    """couplings: the first in rank; overlap (J, m): how far two prototypes look at the same pixels, NaN where
+    an attribute is changed."""
 
     model: Model
     num_samples: int

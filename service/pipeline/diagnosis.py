@@ -1,8 +1,15 @@
-"""Unwanted couplings: what else a model changes when one prototype is changed, and what may be the reason."""
+"""Unwanted couplings: what else a model changes when one prototype is changed, and what may be the reason.
+
+Instead of a prototype it can be an attribute that is changed, as edits of attributes change it: by asking all
+prototypes at once for what goes with the attribute in the data. So what prototypes do then was asked of them,
+and only what goes beyond it is a coupling (`model.couplings.measure_effects`). What other attributes do is a
+finding, asked for or not, as nobody wanted it: `asked` says how much of it lies in the request, which takes
+it from the data, before any picture is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,15 +32,19 @@ from service.pipeline.pipeline import Origin, Pipeline
 from service.pipeline.progress import ProgressFeed
 from service.pipeline.threaded import Proceed, threaded
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-Explanation = Literal["data", "overlap"]
+Explanation = Literal["data", "overlap", "asked"]
 
 STRONG_CORRELATION = 0.3
 """A coupling is explained by the data where those correlate this much, in the same direction."""
 SHARED_PATCH = 1.0 / 3.0
 """The mean overlap of two prototypes' boxes that explains a coupling: they share half of their patches."""
+MOSTLY_ASKED = 0.5
+"""The share of an effect that explains it where the intervention itself asked for so much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +52,13 @@ class Example:
     """The sample with the median effect: its pictures before and after (C, H, W).
 
     box: where the intervened prototype is, in whichever of the two pictures it is more active; affected_box:
-    likewise the other prototype, None for an attribute.
+    likewise the other prototype; None for an attribute.
     """
 
     sample: int
     before: Pixels
     after: Pixels
-    box: Box
+    box: Box | None
     affected_box: Box | None
 
 
@@ -68,12 +79,15 @@ class Coupling:
 class AttributeEffects:
     """On the log-odds of K labelled attributes, by linear probes on the re-encoded s.
 
-    effects: (J, K), in standard deviations of the log-odds over the training data; data_correlation: (J, K),
-    of s_j and these; auroc: (J, K), of s_j alone as a sign of the attribute; couplings: the first in rank.
+    effects: (J, K), in standard deviations of the log-odds over the training data; asked: (J, K), in the same
+    unit, of s as it was asked for, NaN where a prototype is changed; data_correlation: (J, K), of s_j, or the
+    changed attribute's log-odds, and these; auroc: (J, K), of s_j alone as a sign of the attribute, NaN where
+    an attribute is changed; couplings: the first in rank.
     """
 
     names: tuple[str, ...]
     effects: Effects
+    asked: Float64
     data_correlation: Float64
     auroc: Float64
     couplings: list[Coupling]
@@ -87,23 +101,41 @@ class Diagnosis:
     scores of s_j and s_k over the training data; overlap: (J, m), mean intersection over union of the boxes
     in which j and k are most present; clamped: edits that reached too far; couplings: the first in rank;
     attributes: None where the bundle has no labels.
+
+    Where an attribute is changed, data_correlation is that of its log-odds and s_k, and overlap NaN. Only
+    there asked, (J, m), is what was asked of s_k, in the unit of effects, and auroc, (J, m), how surely s_k
+    alone is a sign of the attribute; both are NaN elsewhere.
     """
 
     interventions: Sequence[Intervention]
     num_samples: int
     activations_from: Origin
     effects: Effects
+    asked: Float64
     data_correlation: Float64
     overlap: Float64
+    auroc: Float64
     clamped: list[Clamping]
     couplings: list[Coupling]
     attributes: AttributeEffects | None
 
+    def own_effect(self, i: int) -> tuple[Effects, int]:
+        """The effects, on prototypes or on attributes, and the column of them that intervention i changes."""
+        intervention = self.interventions[i]
+        if intervention.prototype is not None:
+            return self.effects, intervention.prototype
+        assert self.attributes is not None  # or there would be no such intervention
+        assert intervention.attribute is not None
+        return self.attributes.effects, self.attributes.names.index(intervention.attribute)
+
     @property
     def agreement_with_data(self) -> float | None:
-        """The correlation of leakage with the data's correlation over all pairs: 1, they mirror the data."""
+        """The correlation of leakage with the data's correlation over all pairs: 1, they mirror the data.
+
+        Of pairs of prototypes: an attribute that is changed takes others along as the data do by itself.
+        """
         leakage = self.effects.leakage.value
-        is_compared = ~np.isnan(self.effects.p) & ~np.isnan(leakage)
+        is_compared = ~np.isnan(self.effects.p) & ~np.isnan(leakage) & np.isnan(self.asked)
         pairs = np.stack([leakage[is_compared], self.data_correlation[is_compared]])
         if pairs.shape[1] < 3 or not pairs.std(axis=1).all():
             return None
@@ -144,91 +176,161 @@ def _diagnosis(
     num_examples: int,
     proceed: Proceed,
 ) -> Diagnosis:
-    pairs = findings.pairs
-    prototypes = np.array([intervention.prototype for intervention in experiment.interventions])  # (J,)
-    spread = statistics.spread
-    differences = np.stack([(pair.after.activations - pair.before.activations) / spread for pair in pairs])
-    own = np.stack([differences[i, :, j] for i, j in enumerate(prototypes)])  # (J, n)
-    is_other = np.arange(bundle.config.num_prototypes) != prototypes[:, None]
-    effects = measure_effects(differences, own, is_other, seed=experiment.seed, proceed=proceed)
-    correlation = statistics.correlation[prototypes]
+    pairs, m = findings.pairs, bundle.config.num_prototypes
+    columns = _Columns(statistics, bundle.attributes)
+    causes = [columns.index(intervention) for intervention in experiment.interventions]
+    is_prototype = np.array([cause < m for cause in causes])  # (J,)
+    shown, asked = columns.changes(pairs)  # (J, n, m + K) each
+    asked[is_prototype] = np.nan
+    own = np.stack([shown[i, :, cause] for i, cause in enumerate(causes)])  # (J, n)
+    is_other = np.arange(shown.shape[2]) != np.array(causes)[:, None]  # (J, m + K)
+    correlation, auroc = columns.correlation[causes], columns.auroc[causes]
     places = _places(bundle, pairs)
-    overlap = np.stack([_overlap(places[i], j) for i, j in enumerate(prototypes)])
-    album = _Album(pairs, places, prototypes, num_examples)
+    overlap = np.full((len(pairs), m), np.nan)
+    for i in np.flatnonzero(is_prototype):
+        overlap[i] = _overlap(places[i], causes[i])
+    album = _Album(experiment.interventions, pairs, places, own.mean(axis=1), num_examples)
+
+    effects = measure_effects(
+        shown[..., :m],
+        own,
+        is_other[:, :m],
+        seed=experiment.seed,
+        asked=np.nan_to_num(asked[..., :m]),
+        proceed=proceed,
+    )
+    asked = asked.mean(axis=1)
+    on_prototypes = _Table(effects, shown[..., :m], asked[:, :m], correlation[:, :m], overlap)
     attributes = None
     if bundle.attributes is not None:
-        attributes = _attribute_effects(bundle.attributes, statistics, experiment.seed, own, album, proceed)
+        effects = measure_effects(shown[..., m:], own, is_other[:, m:], seed=experiment.seed, proceed=proceed)
+        on_attributes = _Table(effects, shown[..., m:], asked[:, m:], correlation[:, m:], None)
+        attributes = AttributeEffects(
+            names=bundle.attributes.names,
+            effects=effects,
+            asked=on_attributes.asked,
+            data_correlation=on_attributes.correlation,
+            auroc=auroc[:, m:],
+            couplings=album.couplings(on_attributes),
+        )
     return Diagnosis(
         interventions=experiment.interventions,
         num_samples=experiment.num_samples,
         activations_from=findings.activations_from,
-        effects=effects,
-        data_correlation=correlation,
+        effects=on_prototypes.effects,
+        asked=on_prototypes.asked,
+        data_correlation=on_prototypes.correlation,
         overlap=overlap,
+        auroc=auroc[:, :m],
         clamped=findings.clamped,
-        couplings=album.couplings(effects, differences, correlation, overlap),
+        couplings=album.couplings(on_prototypes),
         attributes=attributes,
     )
 
 
-def _attribute_effects(
-    attributes: Attributes,
-    statistics: ActivationStatistics,
-    seed: int,
-    own: Float64,
-    album: _Album,
-    proceed: Proceed,
-) -> AttributeEffects:
-    differences = np.stack(
-        [
-            attributes.probe_logits(pair.after.activations, statistics)
-            - attributes.probe_logits(pair.before.activations, statistics)
-            for pair in album.pairs
-        ]
-    )
-    differences /= attributes.logit_spread(statistics)  # (J, n, K)
-    is_tested = np.ones((len(own), len(attributes.names)), dtype=bool)
-    effects = measure_effects(differences, own, is_tested, seed=seed, proceed=proceed)
-    correlation = attributes.logit_correlation(statistics).T[album.prototypes]
-    return AttributeEffects(
-        names=attributes.names,
-        effects=effects,
-        data_correlation=correlation,
-        auroc=attributes.auroc[album.prototypes],
-        couplings=album.couplings(effects, differences, correlation, None),
-    )
+class _Columns:
+    """What can be changed and can change: m prototypes, and after them K attributes, none without labels.
+
+    correlation: (m + K, m + K), over the training data; auroc: likewise, of prototypes as a sign of
+    attributes and the other way round, NaN of two of one kind.
+    """
+
+    def __init__(self, statistics: ActivationStatistics, attributes: Attributes | None) -> None:
+        self._statistics = statistics
+        self._attributes = attributes
+        m = statistics.num_prototypes
+        self.correlation = statistics.correlation
+        self.auroc = np.full((m, m), np.nan)
+        if attributes is not None:
+            with_prototypes = attributes.logit_correlation(statistics)  # (K, m)
+            with_attributes = attributes.logit_correlations(statistics)
+            self.correlation = np.block(
+                [[statistics.correlation, with_prototypes.T], [with_prototypes, with_attributes]]
+            )
+            none = np.full_like(with_attributes, np.nan)
+            self.auroc = np.block([[self.auroc, attributes.auroc], [attributes.auroc.T, none]])
+
+    def index(self, intervention: Intervention) -> int:
+        """Of what it changes."""
+        if intervention.prototype is not None:
+            return intervention.prototype
+        assert self._attributes is not None  # or there would be no such intervention
+        assert intervention.attribute is not None
+        return self._statistics.num_prototypes + self._attributes.names.index(intervention.attribute)
+
+    def changes(self, pairs: Sequence[Pair]) -> tuple[Float64, Float64]:
+        """(J, n, m + K), in standard deviations over the training data: what pictures show, and of s as it
+        was asked for."""
+        shown = [self._read(pair.after.activations) - self._read(pair.before.activations) for pair in pairs]
+        asked = [self._read(pair.after.asked) - self._read(pair.before.asked) for pair in pairs]
+        return np.stack(shown), np.stack(asked)
+
+    def _read(self, s: Float32) -> Float64:
+        """(n, m + K) of activations (n, m)."""
+        activations = s / self._statistics.spread
+        if self._attributes is None:
+            return activations
+        logits = self._attributes.probe_logits(s, self._statistics)
+        logits /= self._attributes.logit_spread(self._statistics)
+        return np.concatenate([activations, logits], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Effects (J, K) on prototypes or on attributes, and what may explain them.
+
+    shown: (J, n, K), changes in single samples; asked, correlation: (J, K); overlap: (J, K), None for
+    attributes.
+    """
+
+    effects: Effects
+    shown: Float64
+    asked: Float64
+    correlation: Float64
+    overlap: Float64 | None
+
+    def explanations(self, own: Float64) -> Mapping[Explanation, Bools]:
+        """Which of them each explains, (J, K); own: (J,), mean change of what is changed."""
+        effect = self.effects.effect.value
+        along = np.sign(effect * own[:, None]) * self.correlation
+        is_mostly_asked = (effect * self.asked >= MOSTLY_ASKED * effect**2) & (effect != 0.0)
+        if self.overlap is not None:  # what was asked of a prototype is not counted, and explains no more
+            is_mostly_asked &= ~self.effects.is_established
+        return {
+            "data": (along >= STRONG_CORRELATION) & ~np.isnan(self.effects.leakage.value),
+            "overlap": np.zeros_like(is_mostly_asked)
+            if self.overlap is None
+            else self.overlap >= SHARED_PATCH,
+            "asked": is_mostly_asked,
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class _Album:
-    """Shows the first `num_examples` of ranked effects; places: (J, n, m, 4), as `_places` gives them."""
+    """Shows the first `num_examples` of ranked effects; places: (J, n, m, 4), as `_places` gives them; own:
+    (J,), mean change of what is changed."""
 
+    interventions: Sequence[Intervention]
     pairs: Sequence[Pair]
     places: Int64
-    prototypes: Int64
+    own: Float64
     num_examples: int
 
-    def couplings(
-        self, effects: Effects, differences: Float64, correlation: Float64, overlap: Float64 | None
-    ) -> list[Coupling]:
-        """differences: (J, n, K); correlation and overlap: (J, K), the latter None for attributes."""
+    def couplings(self, table: _Table) -> list[Coupling]:
+        explanations = table.explanations(self.own)
         shown = []
-        for i, k in effects.ranked()[: self.num_examples]:
-            explained_by: list[Explanation] = []
-            if np.sign(effects.leakage.value[i, k]) * correlation[i, k] >= STRONG_CORRELATION:
-                explained_by.append("data")
-            if overlap is not None and overlap[i, k] >= SHARED_PATCH:
-                explained_by.append("overlap")
-            sample = int(np.argsort(differences[i, :, k], kind="stable")[len(differences[i]) // 2])
-            places = self.places[i, sample]  # (m, 4)
+        for i, k in table.effects.ranked()[: self.num_examples]:
+            explained_by = tuple(name for name, explains in explanations.items() if explains[i, k])
+            sample = int(np.argsort(table.shown[i, :, k], kind="stable")[table.shown.shape[1] // 2])
+            places, cause = self.places[i, sample], self.interventions[i].prototype  # (m, 4)
             example = Example(
                 sample=sample,
                 before=self.pairs[i].before.pixels[sample],
                 after=self.pairs[i].after.pixels[sample],
-                box=_box(places[self.prototypes[i]]),
-                affected_box=None if overlap is None else _box(places[k]),
+                box=None if cause is None else _box(places[cause]),
+                affected_box=None if table.overlap is None else _box(places[k]),
             )
-            shown.append(Coupling(i, k, tuple(explained_by), example))
+            shown.append(Coupling(i, k, explained_by, example))
         return shown
 
 

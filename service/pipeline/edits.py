@@ -166,6 +166,18 @@ def prototype_indices(bundle: Bundle, prototypes: Sequence[int | str] | None) ->
     return indices
 
 
+def attribute_targets(bundle: Bundle, names: Sequence[str]) -> list[Target]:
+    """Attributes that are each given once.
+
+    Raises UnknownAttributeError, and PipelineError for one that is given twice or a bundle without labels.
+    """
+    targets = [attribute_target(bundle, name) for name in names]
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise PipelineError(f"attributes are asked for more than once: {', '.join(repeated)}")
+    return targets
+
+
 def apply_edits(
     bundle: Bundle, activations: Float32, edits: Sequence[Edit], *, extrapolate: bool
 ) -> tuple[Float32, list[Clamping]]:

@@ -1,7 +1,8 @@
 """Experiments on s: the same samples generated with one entry changed, and with it changed otherwise.
 
 A sample keeps its x_T and all other entries of s (common random numbers), so that whatever else differs in
-its two pictures is an effect of that entry.
+its two pictures is an effect of that entry. In place of one entry it can be an attribute: then all entries
+change along its direction (`model.attributes.Attributes.direction`), as they vary together in the data.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import numpy.typing as npt
 
 from model.bundle import Bundle
 from model.transforms import Pixels, to_x_0
-from service.pipeline.edits import Clamping, Edit, apply_edits, prototype_index, prototype_indices
+from service.pipeline.edits import (
+    Clamping,
+    Edit,
+    apply_edits,
+    attribute_targets,
+    prototype_indices,
+    target_of,
+)
 from service.pipeline.errors import PipelineError
 from service.pipeline.in_turns import in_turns
 from service.pipeline.pipeline import Origin, Pipeline, Starts
@@ -30,11 +38,15 @@ MAX_PICTURE_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Intervention:
-    """do(s_j): `before` (None: nothing) and `after` are both applied to each sample as it was drawn."""
+    """do(s_j), or do(log-odds of an attribute): either `prototype` or `attribute` says of what.
 
-    prototype: int
+    `before` (None: nothing) and `after` are both applied to each sample as it was drawn.
+    """
+
+    prototype: int | None
     before: Edit | None
     after: Edit
+    attribute: str | None = None
 
     @classmethod
     def on(cls, bundle: Bundle, prototypes: Sequence[int | str] | None) -> list[Intervention]:
@@ -43,17 +55,25 @@ class Intervention:
         return [cls(j, Edit(j, "min"), Edit(j, "max")) for j in indices]
 
     @classmethod
-    def by(cls, bundle: Bundle, edits: Sequence[Edit]) -> list[Intervention]:
-        """Each edit by itself, against the samples as they are.
+    def on_attributes(cls, bundle: Bundle, attributes: Sequence[str]) -> list[Intervention]:
+        """Each attribute from the 0.01 to the 0.99 quantile of its probe's log-odds, in order.
 
-        Raises PipelineError for an edit of an attribute.
+        Raises what `attribute_targets` raises.
         """
-        interventions = []
-        for edit in edits:
-            if edit.prototype is None:
-                raise PipelineError("a diagnosis intervenes on prototypes: give edits of these")
-            interventions.append(cls(prototype_index(bundle, edit.prototype), None, edit))
-        return interventions
+        names = [target.attribute for target in attribute_targets(bundle, attributes)]
+        return [
+            cls(None, Edit(None, "min", attribute=name), Edit(None, "max", attribute=name), name)
+            for name in names
+        ]
+
+    @classmethod
+    def by(cls, bundle: Bundle, edits: Sequence[Edit]) -> list[Intervention]:
+        """Each edit by itself, against the samples as they are. Raises what `target_of` raises."""
+        targets = [target_of(bundle, edit) for edit in edits]
+        return [
+            cls(target.prototype, None, edit, target.attribute)
+            for target, edit in zip(targets, edits, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -91,9 +111,11 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Of n samples: pixels (n, C, H, W), activations (n, m), and the flat grid cells (n, m) of best match."""
+    """Of n samples: pixels (n, C, H, W), s as it was asked for (n, m), the re-encoded activations (n, m), and
+    the flat grid cells (n, m) of best match."""
 
     pixels: Pixels
+    asked: Float32
     activations: Float32
     cells: Int64
 
@@ -188,7 +210,7 @@ class _Laboratory:
             self.clamped += clamped
         pixels, encoded = await self._pipeline.regenerate(self._starts, s, self._deadline)
         maps = encoded.similarity_maps  # (n, m, h, w)
-        return Pictures(pixels, encoded.activations, maps.reshape(*maps.shape[:2], -1).argmax(axis=2))
+        return Pictures(pixels, s, encoded.activations, maps.reshape(*maps.shape[:2], -1).argmax(axis=2))
 
     def _tell(self, intervention: Intervention, pair: Pair) -> None:
         if self._feed is not None:

@@ -56,9 +56,10 @@ def diagnose_router(context: Context) -> APIRouter:
         openapi_extra=body_of(DiagnoseRequest, files=True),
     )
     async def post(request: Request) -> Response:
-        """Unwanted couplings: what else changes when one prototype is changed, ranked, with its uncertainty.
+        """Unwanted couplings: what else changes when one prototype or one attribute is changed, ranked.
 
-        With `Accept: text/html`, a report to read.
+        Each effect has its uncertainty and the correlation in the data beside it. With `Accept: text/html`, a
+        report to read.
         """
 
         async def work(deadline: float, follower: Follower | None) -> Response:
@@ -92,24 +93,31 @@ def _experiment(
     pipeline: Pipeline, settings: Settings, body: DiagnoseRequest, images: Sequence[Pixels]
 ) -> Experiment:
     check_limits(settings, steps=body.steps)
-    if body.prototypes is not None and body.edits is not None:
-        raise ProblemError(422, "give prototypes or edits, not both")
+    is_named = body.prototypes is not None or body.attributes is not None
+    if is_named and body.edits is not None:
+        named = "prototypes" if body.attributes is None else "prototypes and attributes"
+        raise ProblemError(422, f"give {named} or edits, not both")
     if images and body.num_samples is not None:
         raise ProblemError(422, "give images or num_samples, not both")
     if (body.num_samples or 0) > settings.max_images:
         raise ProblemError(422, f"num_samples must be 6 to {settings.max_images}, not {body.num_samples}")
-    if body.edits is None:
-        interventions = Intervention.on(pipeline.bundle, body.prototypes)
-    else:
-        interventions = Intervention.by(pipeline.bundle, edits_from(body.edits))
     return Experiment(
-        interventions=interventions,
+        interventions=_interventions(pipeline.bundle, body),
         images=images,
         num_new=body.num_samples or min(DEFAULT_NUM_SAMPLES, settings.max_images),
         steps=body.steps,
         seed=body.seed,
         extrapolate=body.extrapolate,
     )
+
+
+def _interventions(bundle: Bundle, body: DiagnoseRequest) -> list[Intervention]:
+    if body.edits is not None:
+        return Intervention.by(bundle, edits_from(body.edits))
+    if body.attributes is None:
+        return Intervention.on(bundle, body.prototypes)
+    on_prototypes = [] if body.prototypes is None else Intervention.on(bundle, body.prototypes)
+    return on_prototypes + Intervention.on_attributes(bundle, body.attributes)
 
 
 def _wants_page(request: Request) -> bool:
@@ -131,11 +139,11 @@ def _response(
         seed=body.seed,
         activations_from=diagnosis.activations_from,
         interventions=[
-            _intervention(bundle, intervention, effects, i)
+            _intervention(diagnosis, bundle, intervention, i)
             for i, intervention in enumerate(diagnosis.interventions)
         ],
-        effects=_effects(effects, diagnosis.data_correlation),
-        overlap=numbers(diagnosis.overlap),
+        effects=_effects(effects, diagnosis.data_correlation, diagnosis.asked),
+        overlap=_known_rows(diagnosis.overlap),
         num_pairs=int((~np.isnan(effects.p)).sum()),
         num_established=int(effects.is_established.sum()),
         num_leaking=int((effects.is_established & leaks).sum()),
@@ -150,8 +158,9 @@ def _response(
                 data_correlation=_number(
                     diagnosis.data_correlation[coupling.intervention, coupling.affected]
                 ),
-                overlap=_number(diagnosis.overlap[coupling.intervention, coupling.affected]),
-                auroc=None,
+                overlap=_known(diagnosis.overlap[coupling.intervention, coupling.affected]),
+                auroc=_known(diagnosis.auroc[coupling.intervention, coupling.affected]),
+                asked=_known(diagnosis.asked[coupling.intervention, coupling.affected]),
             )
             for coupling in diagnosis.couplings
         ],
@@ -166,7 +175,7 @@ def _response(
 def _attributes(diagnosis: Diagnosis, attributes: AttributeEffects, bundle: Bundle) -> AttributesDiagnosis:
     return AttributesDiagnosis(
         names=list(attributes.names),
-        effects=_effects(attributes.effects, attributes.data_correlation),
+        effects=_effects(attributes.effects, attributes.data_correlation, attributes.asked),
         num_established=int(attributes.effects.is_established.sum()),
         couplings=[
             _coupling(
@@ -179,39 +188,48 @@ def _attributes(diagnosis: Diagnosis, attributes: AttributeEffects, bundle: Bund
                     attributes.data_correlation[coupling.intervention, coupling.affected]
                 ),
                 overlap=None,
-                auroc=_number(attributes.auroc[coupling.intervention, coupling.affected]),
+                auroc=_known(attributes.auroc[coupling.intervention, coupling.affected]),
+                asked=_known(attributes.asked[coupling.intervention, coupling.affected]),
             )
             for coupling in attributes.couplings
         ],
     )
 
 
-def _intervention(bundle: Bundle, intervention: Intervention, effects: Effects, i: int) -> InterventionModel:
-    j = intervention.prototype
-    effect, low, high = (_number(part[i, j]) for part in vars(effects.effect).values())
+def _intervention(
+    diagnosis: Diagnosis, bundle: Bundle, intervention: Intervention, i: int
+) -> InterventionModel:
+    effects, own = diagnosis.own_effect(i)
+    effect, low, high = (_number(part[i, own]) for part in vars(effects.effect).values())
     return InterventionModel(
-        prototype=j,
-        name=bundle.prototypes[j].name,
+        prototype=intervention.prototype,
+        attribute=intervention.attribute,
+        name=_name(bundle, intervention),
         edit=None if intervention.before is not None else _edit(intervention.after),
         effect=effect,
         low=low,
         high=high,
-        responds=not np.isnan(effects.leakage.value[i, j]),
+        responds=not np.isnan(effects.leakage.value[i, own]),
     )
 
 
+def _name(bundle: Bundle, intervention: Intervention) -> str | None:
+    return None if intervention.prototype is None else bundle.prototypes[intervention.prototype].name
+
+
 def _edit(edit: Edit) -> EditModel:
-    return EditModel(prototype=edit.prototype, op=edit.op, value=edit.value)
+    return EditModel(**vars(edit))
 
 
-def _effects(effects: Effects, data_correlation: np.ndarray) -> EffectsModel:
+def _effects(effects: Effects, data_correlation: np.ndarray, asked: np.ndarray) -> EffectsModel:
     return EffectsModel(
         effect=numbers(effects.effect.value),
         low=numbers(effects.effect.low),
         high=numbers(effects.effect.high),
-        p=[[_known(value) for value in row] for row in effects.p],
-        leakage=[[_known(value) for value in row] for row in effects.leakage.value],
+        p=_known_rows(effects.p),
+        leakage=_known_rows(effects.leakage.value),
         data_correlation=numbers(data_correlation),
+        asked=_known_rows(asked),
     )
 
 
@@ -225,15 +243,17 @@ def _coupling(
     data_correlation: float,
     overlap: float | None,
     auroc: float | None,
+    asked: float | None,
 ) -> CouplingModel:
     at, example = (coupling.intervention, coupling.affected), coupling.example
-    j = diagnosis.interventions[coupling.intervention].prototype
+    intervention = diagnosis.interventions[coupling.intervention]
     effect, low, high = (_number(part[at]) for part in vars(effects.effect).values())
     leakage, leakage_low, leakage_high = (_known(part[at]) for part in vars(effects.leakage).values())
     return CouplingModel(
         intervention=coupling.intervention,
-        prototype=j,
-        name=bundle.prototypes[j].name,
+        prototype=intervention.prototype,
+        attribute=intervention.attribute,
+        name=_name(bundle, intervention),
         affected=coupling.affected,
         affected_name=affected_name,
         effect=effect,
@@ -247,6 +267,7 @@ def _coupling(
         data_correlation=data_correlation,
         overlap=overlap,
         auroc=auroc,
+        asked=asked,
         explained_by=list(coupling.explained_by),
         sample=example.sample,
         before=to_base64(encode_png(example.before)),
@@ -267,6 +288,10 @@ def _patches(bundle: Bundle) -> dict[int, str]:
 
 def _number(value: np.floating) -> float:
     return round(float(value), 6)
+
+
+def _known_rows(values: np.ndarray) -> list[list[float | None]]:
+    return [[_known(value) for value in row] for row in values]
 
 
 def _known(value: np.floating) -> float | None:

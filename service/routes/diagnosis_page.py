@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from service.routes.schemas import CouplingModel, DiagnoseResponse, EditModel, EffectsModel
+from service.routes.schemas import (
+    CouplingModel,
+    DiagnoseResponse,
+    EditModel,
+    EffectsModel,
+    InterventionModel,
+)
 
 ORIGINS = {
     "image": "given images, each from its own x_T",
@@ -47,7 +53,9 @@ class _Names:
 
     def __init__(self, diagnosis: DiagnoseResponse, patches: Mapping[int, str]) -> None:
         self._edits = [item.edit for item in diagnosis.interventions]
-        self._names = {item.prototype: item.name for item in diagnosis.interventions}
+        self._names = {
+            item.prototype: item.name for item in diagnosis.interventions if item.prototype is not None
+        }
         self._names |= {item.affected: item.affected_name for item in diagnosis.couplings}
         self._patches = patches
 
@@ -61,26 +69,37 @@ class _Names:
         return f'<span class="name">{picture}{self.text(j)}</span>'
 
     def changed(self, item: CouplingModel) -> str:
-        """The prototype that is changed, and by which edit."""
+        """The prototype or attribute that is changed, and by which edit."""
         edit = self._edits[item.intervention]
-        return self.html(item.prototype) + ("" if edit is None else f"<small>{_how(edit)}</small>")
+        what = escape(item.attribute or "") if item.prototype is None else self.html(item.prototype)
+        return what + ("" if edit is None else f" <small>{_how(edit)}</small>")
+
+    def intervention(self, item: InterventionModel) -> str:
+        """What is changed, in words."""
+        return escape(item.attribute or "") if item.prototype is None else self.text(item.prototype)
 
 
 def _summary(diagnosis: DiagnoseResponse, prototypes: _Names) -> str:
-    silent = [item.prototype for item in diagnosis.interventions if not item.responds]
+    silent = [item for item in diagnosis.interventions if not item.responds]
     agreement = diagnosis.agreement_with_data
     facts = [
         f"<b>{diagnosis.num_established}</b> of {diagnosis.num_pairs} effects on other prototypes are "
         f"established, and <b>{diagnosis.num_leaking}</b> of these reach a tenth of the change that was "
         "meant.",
     ]
+    if diagnosis.attributes is not None:
+        num_tested = sum(p is not None for row in diagnosis.attributes.effects.p for p in row)
+        facts.append(
+            f"<b>{diagnosis.attributes.num_established}</b> of {num_tested} effects on labelled attributes "
+            "are established."
+        )
     if agreement is not None:
         facts.append(
             f"Over all pairs, leakage correlates {agreement:+.2f} with how prototypes vary together in the "
             "training data (1: generation repeats the data; 0: it does not)."
         )
     if silent:
-        facts.append(f"No change of their own was seen in {', '.join(map(prototypes.text, silent))}.")
+        facts.append(f"No change of their own was seen in {', '.join(map(prototypes.intervention, silent))}.")
     if diagnosis.clamped:
         facts.append(f"{len(diagnosis.clamped)} edits reached too far and were clamped.")
     rows = {
@@ -96,10 +115,11 @@ def _summary(diagnosis: DiagnoseResponse, prototypes: _Names) -> str:
 
 def _what_was_done(diagnosis: DiagnoseResponse) -> str:
     if all(item.edit is None for item in diagnosis.interventions):
-        return "each prototype from its 0.01 to its 0.99 quantile"
+        kinds = {"attribute" if item.prototype is None else "prototype" for item in diagnosis.interventions}
+        return f"each {' and '.join(sorted(kinds, reverse=True))} from its 0.01 to its 0.99 quantile"
     edits = [item.edit for item in diagnosis.interventions if item.edit is not None]
     return "each edit by itself: " + ", ".join(
-        f"{escape(str(edit.prototype))} {_how(edit)}" for edit in edits
+        f"{escape(str(edit.attribute or edit.prototype))} {_how(edit)}" for edit in edits
     )
 
 
@@ -113,9 +133,8 @@ def _ranking(
     if not couplings:
         return f"<section><h2>{title}</h2><p>None are shown.</p></section>"
     reach = max(max(abs(item.low), abs(item.high), abs(item.effect)) for item in couplings) or 1.0
-    of_attributes = couplings[0].auroc is not None
     heads = ["", "changed", "changes as well", "before", "after", "effect", "leakage", "p", "data"]
-    heads += ["AUROC" if of_attributes else "overlap", "explained by"]
+    heads += ["AUROC" if _is_of_attribute(couplings[0]) else "overlap", "explained by"]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     rows = "".join(
         _row(rank, item, prototypes, image_size, reach) for rank, item in enumerate(couplings, start=1)
@@ -126,25 +145,33 @@ def _ranking(
     )
 
 
+def _is_of_attribute(item: CouplingModel) -> bool:
+    """Whether it is an attribute that changes as well."""
+    return item.affected_box is None
+
+
 def _row(
     rank: int, item: CouplingModel, prototypes: _Names, image_size: tuple[int, int], reach: float
 ) -> str:
-    is_attribute = item.affected_box is None
+    is_attribute = _is_of_attribute(item)
     affected = escape(item.affected_name or "") if is_attribute else prototypes.html(item.affected)
     leakage = "unknown" if item.leakage is None else f"{item.leakage:+.2f}"
     if item.leakage_low is not None and item.leakage_high is not None:
         leakage += f"<br><small>{item.leakage_low:+.2f} … {item.leakage_high:+.2f}</small>"
-    reasons = {"data": "the training data", "overlap": "the same place"}
+    reasons = {"data": "the training data", "overlap": "the same place", "asked": "what was asked"}
     reason = " and ".join(reasons[name] for name in item.explained_by) or "the model alone"
     if not item.is_established:
-        reason = "may be chance"
+        reason = "was asked" if "asked" in item.explained_by else "may be chance"
+    effect = f"{_bar(item, reach)}<br>{item.effect:+.2f} <small>{item.low:+.2f} … {item.high:+.2f}</small>"
+    if item.asked is not None:
+        effect += f"<br><small>asked {item.asked:+.2f}</small>"
     other = item.auroc if is_attribute else item.overlap
     cells = [
         prototypes.changed(item),
         affected,
         _sample(item, item.before, "before", image_size),
         _sample(item, item.after, "after", image_size),
-        f"{_bar(item, reach)}<br>{item.effect:+.2f} <small>{item.low:+.2f} … {item.high:+.2f}</small>",
+        effect,
         leakage,
         f"{item.p:.4f}" if item.p >= 0.001 else "&lt; 0.001",
         f"{item.data_correlation:+.2f}",
@@ -157,7 +184,7 @@ def _row(
 
 
 def _sample(item: CouplingModel, picture: str, when: str, image_size: tuple[int, int]) -> str:
-    frames = _frame(item.box, "own", image_size)
+    frames = "" if item.box is None else _frame(item.box, "own", image_size)
     if item.affected_box is not None:
         frames += _frame(item.affected_box, "other", image_size)
     image = _picture(picture, f"sample {item.sample} {when}", "sample")
@@ -193,7 +220,10 @@ def _bar(item: CouplingModel, reach: float) -> str:
 
 def _matrix(title: str, diagnosis: DiagnoseResponse, effects: EffectsModel, columns: Sequence[str]) -> str:
     """A square for each effect: blue up, red down, as strong as the effect; framed where established."""
-    rows = [str(item.prototype) for item in diagnosis.interventions]
+    rows = [
+        item.attribute or "" if item.prototype is None else str(item.prototype)
+        for item in diagnosis.interventions
+    ]
     strongest = (
         max(
             (
@@ -206,22 +236,25 @@ def _matrix(title: str, diagnosis: DiagnoseResponse, effects: EffectsModel, colu
         )
         or 1.0
     )
-    top = LABEL_PX if all(len(name) <= 3 for name in columns) else 4 * LABEL_PX
+    top, left = (
+        LABEL_PX if all(len(name) <= 3 for name in names) else 4 * LABEL_PX for names in (columns, rows)
+    )
     parts = []
     for k, name in enumerate(columns):
-        x = LABEL_PX + (k + 0.5) * CELL_PX
+        x = left + (k + 0.5) * CELL_PX
         parts.append(f'<text transform="translate({x + 4} {top - 4}) rotate(-90)">{escape(name[:20])}</text>')
     for i, name in enumerate(rows):
         y = top + (i + 0.5) * CELL_PX
-        parts.append(f'<text x="{LABEL_PX - 4}" y="{y + 4}" text-anchor="end">{name}</text>')
+        label = escape(name[:20])
+        parts.append(f'<text x="{left - 4}" y="{y + 4}" text-anchor="end">{label}</text>')
         for k, column in enumerate(columns):
             parts.append(
-                _cell(effects, i, k, (LABEL_PX + k * CELL_PX, top + i * CELL_PX), strongest, name, column)
+                _cell(effects, i, k, (left + k * CELL_PX, top + i * CELL_PX), strongest, name, column)
             )
-    width, height = LABEL_PX + len(columns) * CELL_PX + 2, top + len(rows) * CELL_PX + 2
+    width, height = left + len(columns) * CELL_PX + 2, top + len(rows) * CELL_PX + 2
     return (
         f"<section><h2>{title}</h2><p>Rows are changed, columns change; the strongest is {strongest:.2f}. "
-        "Blue rises, red falls, framed is established, grey is the prototype itself.</p>"
+        "Blue rises, red falls, framed is established, grey is what is changed itself.</p>"
         f'<div class="wide"><svg class="matrix" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></div></section>'
     )
@@ -236,6 +269,8 @@ def _cell(
     if p is None:
         return f'<rect class="self" {place}><title>{escape(text)}</title></rect>'
     text += f", p {p:.4f}, in the data {effects.data_correlation[i][k]:+.2f}"
+    if (asked := effects.asked[i][k]) is not None:
+        text += f", asked {asked:+.2f}"
     kind = "up" if effect >= 0 else "down"
     kind += " sure" if p <= 0.05 else ""
     opacity = abs(effect) / strongest
@@ -271,14 +306,19 @@ What differs besides the prototype that was changed is an effect of that one cha
 effect that raises in some pictures and lowers in others cancels out.</dd>
 <dt>Effect</dt><dd>Mean change of the other prototype, in standard deviations of the training data, with its
 95% bootstrap interval over the samples. For an attribute, of the log-odds that a linear probe gives.</dd>
-<dt>Leakage</dt><dd>The effect as a share of the change of the prototype that was meant, in the same
-units.</dd>
+<dt>Leakage</dt><dd>The effect as a share of the change of the prototype or attribute that was meant, in the
+same units.</dd>
+<dt>Asked</dt><dd>An attribute is changed by asking all prototypes at once for what goes with it in the data.
+So a part of each effect is in the request before any picture is made: that much. Of a prototype, anything
+from none to all of it was meant; p, leakage and rank are of what goes beyond. Of another attribute the whole
+effect counts, as nobody wanted it, and "what was asked" explains it where that is at least half.</dd>
 <dt>p, established</dt><dd>How often chance alone would give so strong an effect anywhere in the same table
 (sign flips of whole samples, stepping down from the largest). At 0.05, one table in 20 of a model without
 any coupling names one; prototypes and attributes are a table each. Established effects rank first, then
 those of which the interval leaves most. An
 effect can be established and still too small to matter.</dd>
-<dt>Data</dt><dd>How the two correlate in the training data. A coupling that follows the data (0.3 or more
+<dt>Data</dt><dd>How the two correlate in the training data, attributes by their probes' log-odds. A coupling
+that follows the data (0.3 or more
 in the same direction) was presumably learned there: a shortcut, if the two should be independent.</dd>
 <dt>Overlap</dt><dd>Mean intersection over union of the two prototypes' boxes. From 1/3 on they share half
 of their patches: both look at the same place, and the change of one shows in the other.</dd>
@@ -286,5 +326,5 @@ of their patches: both look at the same place, and the change of one shows in th
 changed, the dashed one where the other is.</dd>
 <dt>AUROC</dt><dd>How well the prototype's activation alone tells the attribute in test images: 0.5 not at
 all; below, a low activation is the sign. A prototype that stands for an attribute should move it.</dd>
-<dt>The model alone</dt><dd>Neither the data nor the place explains the coupling.</dd>
+<dt>The model alone</dt><dd>Neither the data nor the place, nor what was asked, explains the coupling.</dd>
 </dl></section>"""

@@ -81,6 +81,17 @@ Prototypes = Annotated[
 ]
 
 
+AttributeNames = Annotated[
+    list[Annotated[str, Field(max_length=200)]],
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="of those that `GET /prototypes` lists, each once",
+        json_schema_extra={"uniqueItems": True},
+    ),
+]
+
+
 class ModelRequest(RequestModel):
     """A request to one of the models that are served (`GET /models`)."""
 
@@ -631,8 +642,8 @@ class ProgressEvent(BaseModel):
 
     stage: `invert` (the image's own x_T is sought), `generate`, `correct` (another round of /edit),
     `intervene` (of /diagnose, whose steps are interventions); image: index, for /edit 0 the edited and 1 the
-    reconstruction; prototype: of /visualize and /diagnose, except while they invert; preview: x_0_hat, as PNG
-    in base64. Who reads slowly misses some, never the last of an image.
+    reconstruction; prototype: of /visualize and /diagnose, except while they invert or change an attribute;
+    preview: x_0_hat, as PNG in base64. Who reads slowly misses some, never the last of an image.
     """
 
     stage: Literal["invert", "generate", "correct", "intervene"]
@@ -644,12 +655,16 @@ class ProgressEvent(BaseModel):
 
 
 class DiagnoseRequest(ModelRequest):
-    """What is changed: each of `prototypes` (default: all) from its 0.01 to its 0.99 quantile, or each of
-    `edits` by itself; in which samples: `images` (or files named `image`), all different, else `num_samples`
-    that are generated, as /generate does with seed, seed + 1, …
+    """What is changed: each of `prototypes` and of `attributes` (neither given: all prototypes) from its 0.01
+    to its 0.99 quantile, or each of `edits` by itself; in which samples: `images` (or files named `image`),
+    all different, else `num_samples` that are generated, as /generate does with seed, seed + 1, …
+
+    An attribute, where the model knows labels, is changed as an edit of it is: all prototypes are asked for
+    what goes with it in the data.
     """
 
     prototypes: Prototypes | None = None
+    attributes: AttributeNames | None = None
     edits: Annotated[list[EditModel] | None, Field(min_length=1, max_length=1000)] = None
     extrapolate: bool = False
     images: Annotated[list[Base64] | None, Field(min_length=LEAST_SAMPLES)] = None
@@ -660,12 +675,15 @@ class DiagnoseRequest(ModelRequest):
 
 
 class InterventionModel(BaseModel):
-    """One row of the effects. edit: null where the prototype went from its 0.01 to its 0.99 quantile.
+    """One row of the effects, of a prototype or of an attribute: the other of the two is null. edit: null
+    where it went from its 0.01 to its 0.99 quantile.
 
-    effect: the change of the prototype itself; without `responds` it may be none at all.
+    effect: the change of the prototype, or of the attribute's log-odds, itself; without `responds` it may be
+    none at all.
     """
 
-    prototype: int
+    prototype: int | None
+    attribute: str | None
     name: str | None
     edit: EditModel | None
     effect: float
@@ -678,9 +696,13 @@ class EffectsModel(BaseModel):
     """[J][K], of J interventions on K prototypes or attributes, in standard deviations of the training data.
 
     effect: mean over the samples, low … high its 95% bootstrap interval; p: of no effect, adjusted so that
-    among all of them together one is below 0.05 by chance in one diagnosis out of 20, null for the prototype
-    itself; leakage: effect over the change of the prototype itself, null where that does not respond;
+    among all of them together one is below 0.05 by chance in one diagnosis out of 20, null for what is
+    changed itself; leakage: effect over the change of that itself, null where it does not respond;
     data_correlation: of the two over the training data.
+
+    asked: where an attribute is changed, which asks something of every prototype, what the effect would be if
+    the picture showed just that; null where a prototype is changed. Prototypes were meant to do anything from
+    none to all of it: p and leakage are of their effect beyond. Of attributes they are of the whole effect.
     """
 
     effect: list[list[float]]
@@ -689,21 +711,24 @@ class EffectsModel(BaseModel):
     p: list[list[float | None]]
     leakage: list[list[float | None]]
     data_correlation: list[list[float]]
+    asked: list[list[float | None]]
 
 
 class CouplingModel(BaseModel):
     """One entry of the effects, and the sample with the median effect in pictures.
 
-    intervention: the row; prototype: which is changed there, `box` where it is in the sample; affected: what
-    changes with it (the column), `affected_box` where it is; overlap: of those boxes, mean intersection over
-    union over the samples; auroc: of the prototype's activation alone as a sign of the attribute;
+    intervention: the row; prototype or attribute: which is changed there, the other null, `box` where the
+    prototype is in the sample; affected: what changes with it (the column), `affected_box` where it is;
+    overlap: of those boxes, mean intersection over union over the samples; auroc: of the prototype's
+    activation alone as a sign of the attribute, null of two of one kind; asked: as in the effects;
     is_established: p is at most 0.05; explained_by: `data` where the two correlate in the training data, by
-    at least 0.3 in the same direction, `overlap` where it is at least 1/3; with neither, the model couples
-    them by itself.
+    at least 0.3 in the same direction, `overlap` where it is at least 1/3, `asked` where at least half of the
+    effect was asked for by the change of an attribute; with none, the model couples them by itself.
     """
 
     intervention: int
-    prototype: int
+    prototype: int | None
+    attribute: str | None
     name: str | None
     affected: int
     affected_name: str | None
@@ -718,11 +743,12 @@ class CouplingModel(BaseModel):
     data_correlation: float
     overlap: float | None
     auroc: float | None
+    asked: float | None
     explained_by: list[Explanation]
     sample: int
     before: str
     after: str
-    box: tuple[int, int, int, int]
+    box: tuple[int, int, int, int] | None
     affected_box: tuple[int, int, int, int] | None
 
 
@@ -737,12 +763,12 @@ class AttributesDiagnosis(BaseModel):
 
 class DiagnoseResponse(BaseModel):
     """`couplings` are the first in rank: established ones before others, then by the least effect that the
-    interval leaves. The effects have a column for each prototype.
+    interval leaves, beyond what was asked. The effects have a column for each prototype.
 
-    num_pairs: all that were tested; num_established: that are no chance; num_leaking: of those, that change
-    by at least 0.1 of what the prototype itself does; agreement_with_data: the correlation, over all pairs,
-    of leakage and data_correlation, null where there are too few; overlap: as in a coupling; attributes: null
-    where the bundle has no labels.
+    num_pairs: all that were tested; num_established: that are no chance; num_leaking: of those, whose leakage
+    is at least 0.1, of either sign; agreement_with_data: the correlation, over all pairs of prototypes, of
+    leakage and data_correlation, null where there are too few; overlap: as in a coupling, null where an
+    attribute is changed; attributes: null where the bundle has no labels.
     """
 
     model: ModelInfo
@@ -752,7 +778,7 @@ class DiagnoseResponse(BaseModel):
     activations_from: Literal["image", "request", "prior", "resampled_from_training_statistics"]
     interventions: list[InterventionModel]
     effects: EffectsModel
-    overlap: list[list[float]]
+    overlap: list[list[float | None]]
     num_pairs: int
     num_established: int
     num_leaking: int

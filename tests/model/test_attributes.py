@@ -48,6 +48,9 @@ def test_log_odds_are_measured_in_their_own_spread_over_the_data() -> None:
     )
     np.testing.assert_allclose(spread, logits.std(axis=0), rtol=0.01)
     np.testing.assert_allclose(correlation, np.corrcoef(logits, s, rowvar=False)[:3, 3:], atol=0.01)
+    np.testing.assert_allclose(
+        attributes().logit_correlations(statistics), np.corrcoef(logits, rowvar=False), atol=0.01
+    )
 
 
 def test_json_keeps_attributes() -> None:

@@ -179,3 +179,35 @@ def test_what_proceed_raises_ends_the_work_at_any_time() -> None:
     for allowed in range(num_calls):
         with pytest.raises(EndedError):
             measure(allowed=allowed)
+
+
+@pytest.mark.parametrize(
+    ("mean", "asked", "beyond"),
+    [(1.0, 2.0, 0.0), (2.0, 1.0, 1.0), (-1.0, 2.0, -1.0), (-2.0, -1.0, -1.0), (1.0, 0.0, 1.0)],
+)
+def test_only_what_goes_beyond_what_was_asked_counts(mean: float, asked: float, beyond: float) -> None:
+    noise = centred(np.random.default_rng(0).normal(0, 0.1, 16))
+    differences = (mean + noise)[None, :, None]
+    own = np.full((1, 16), 4.0)
+    effects = measure_effects(
+        differences, own, np.ones((1, 1), bool), seed=0, asked=np.full_like(differences, asked)
+    )
+    assert effects.effect.value[0, 0] == pytest.approx(mean)
+    assert effects.beyond.value[0, 0] == pytest.approx(beyond)
+    assert effects.leakage.value[0, 0] == pytest.approx(beyond / 4.0)
+    assert effects.is_established[0, 0] == (beyond != 0.0)
+    assert beyond != 0.0 or effects.p[0, 0] == 1.0
+
+
+def test_a_model_that_does_just_what_is_asked_seldom_goes_beyond() -> None:
+    """At most 1 of 20 families of 20 names one; 9 of these 60 would be seen with a probability below 0.5%."""
+    rng = np.random.default_rng(0)
+    asked = np.broadcast_to(rng.normal(0, 2, 20), (1, 12, 20))
+    alarms = 0
+    for i in range(60):
+        differences = asked + rng.standard_normal((1, 12, 20))
+        found = measure_effects(
+            differences, differences[:, :, 0], np.ones((1, 20), bool), seed=i, asked=asked
+        )
+        alarms += bool(found.is_established.any())
+    assert alarms <= 8

@@ -152,6 +152,20 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
         assert (folder / name).read_text().lstrip().startswith(start)
 
 
+def test_what_an_attribute_does_to_others_comes_first(
+    real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--num-samples", "6", "--steps", "1", "--num-couplings", "2", "-q", "--url", real_url]
+    assert main(["diagnose", "--attribute", "Bag", *few]) == 0
+    output = capsys.readouterr()
+    header, *rows = output.out.strip().splitlines()
+    assert "effects on attributes are no chance" in output.err
+    assert header.split()[-1] == "asked"
+    assert len(rows) == 4
+    assert all(row.startswith("@Bag") for row in rows)
+    assert [row.split("@Bag")[1].lstrip().startswith("@") for row in rows] == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -113,6 +113,12 @@ def test_prototypes_are_visualized_traced_and_diagnosed(client: Client, referenc
     assert np.isnan(diagnosis.effects.p[0, 3])
     page = client.diagnosis_page(**asked)  # type: ignore[arg-type]
     assert page.lstrip().startswith("<!doctype html>")
+    by_attribute = client.diagnose(attributes=["Bag"], num_samples=6, steps=1)
+    (bag,) = by_attribute.interventions
+    assert (bag.prototype, bag.attribute) == (None, "Bag")
+    assert by_attribute.effects.asked is not None
+    assert by_attribute.effects.asked.shape == by_attribute.effects.effect.shape
+    assert np.isnan(by_attribute.overlap).all()
 
 
 def test_what_is_served_is_described(client: Client, bundle: Bundle) -> None:

@@ -271,6 +271,108 @@ def test_effects_on_attributes_come_from_what_the_prototypes_do() -> None:
     assert run(World({}), bundle_of()).attributes is None
 
 
+def labelled(bundle: Bundle, **read_off: int) -> Bundle:
+    """The same with attributes, each read off one prototype; only prototypes 0 and 1 may correlate."""
+    assert bundle.statistics is not None
+    correlation = np.eye(NUM_PROTOTYPES)
+    correlation[:2, :2] = bundle.statistics.correlation[:2, :2]
+    weights = 2.0 * np.eye(NUM_PROTOTYPES)[list(read_off.values())]
+    count = len(read_off)
+    attributes = Attributes(
+        names=tuple(read_off),
+        auroc=np.full((NUM_PROTOTYPES, count), 0.6),
+        probe_weights=weights,
+        probe_biases=np.zeros(count),
+        probe_auroc=np.full(count, 0.9),
+        probe_low=np.full(count, -4.0),
+        probe_high=np.full(count, 4.0),
+    )
+    statistics = replace(bundle.statistics, correlation=correlation)
+    return replace(bundle, statistics=statistics, attributes=attributes)
+
+
+FADED = {(k, k): share for k, share in enumerate((0.8, 0.5, 0.9, 0.6, 0.7, 0.4))}
+"""Pictures follow s in part, and each prototype by another part."""
+
+
+def test_an_attribute_that_is_changed_shows_the_planted_coupling_and_nothing_else() -> None:
+    """Prototype 0 is "fair", and drives prototype 1, which is "smile"; the data know nothing of it."""
+    bundle = labelled(bundle_of(), fair=0, smile=1, hat=5)
+    diagnosis = run(World({(0, 1): 0.25}), bundle, Intervention.on_attributes(bundle, ["fair"]))
+    assert established(diagnosis) == [(0, 1)]
+    assert diagnosis.effects.leakage.value[0, 1] == pytest.approx(0.25, abs=0.05)
+    first = diagnosis.couplings[0]
+    assert (first.intervention, first.affected, first.explained_by) == (0, 1, ())
+    assert first.example.box is None
+    assert first.example.affected_box == (4, 0, 8, 4)
+    found = diagnosis.attributes
+    assert found is not None
+    assert np.argwhere(found.effects.is_established).tolist() == [[0, 1]]
+    assert found.couplings[0].explained_by == ()
+    assert found.effects.effect.value[0, 0] == pytest.approx(4.0, abs=0.3)  # from -2 to 2 deviations
+    assert found.effects.effect.value[0, 1] == pytest.approx(1.0, abs=0.2)
+    assert np.isnan(found.effects.p[0, 0])
+    np.testing.assert_allclose(found.asked, [[4.0, 0.0, 0.0]], atol=0.15)
+    assert diagnosis.agreement_with_data is None
+
+
+def test_what_an_attribute_asks_of_prototypes_is_no_coupling_but_of_attributes_it_is() -> None:
+    """The model couples nothing; "fair" and "smile" go together in the data, and so when asked for."""
+    bundle = labelled(bundle_of(correlated=(0, 1)), fair=0, smile=1, hat=5)
+    diagnosis = run(World(FADED), bundle, Intervention.on_attributes(bundle, ["fair"]))
+    assert established(diagnosis) == []
+    assert diagnosis.asked[0, 1] > 2.0
+    assert 1.0 < diagnosis.effects.effect.value[0, 1] < diagnosis.asked[0, 1]
+    assert diagnosis.effects.p[0, 1] == 1.0
+    found = diagnosis.attributes
+    assert found is not None
+    assert np.argwhere(found.effects.is_established).tolist() == [[0, 1]]
+    assert found.couplings[0].explained_by == ("data", "asked")
+    assert found.data_correlation[0].tolist() == pytest.approx([1.0, 0.8, 0.0], abs=0.05)
+    assert found.asked[0, 1] == pytest.approx(diagnosis.asked[0, 1])
+
+
+def test_what_the_model_adds_to_what_an_attribute_asks_is_a_coupling() -> None:
+    bundle = labelled(bundle_of(correlated=(0, 1)), fair=0, smile=1, hat=5)
+    diagnosis = run(World({(0, 1): 0.25}), bundle, Intervention.on_attributes(bundle, ["fair"]))
+    assert established(diagnosis) == [(0, 1)]
+    assert diagnosis.effects.leakage.value[0, 1] == pytest.approx(0.25, abs=0.08)
+    assert diagnosis.couplings[0].explained_by == ("data",)
+    mixing = {(0, 1): -0.6, (1, 1): 0.5, (2, 1): 0.7}  # the last for brightness enough to fall from
+    against = run(World(mixing), bundle, Intervention.on_attributes(bundle, ["fair"]))
+    assert established(against) == [(0, 1)]
+    assert against.effects.effect.value[0, 1] < 0.0 < against.asked[0, 1]
+    assert against.couplings[0].explained_by == ()
+
+
+def test_prototypes_attributes_and_edits_of_both_are_told_apart() -> None:
+    bundle = labelled(bundle_of(), fair=0, smile=1, hat=5)
+    by_edit = Intervention.by(bundle, [Edit(None, "add", 2.0, "hat"), Edit(5, "add", 1.0)])
+    interventions = [*Intervention.on(bundle, [2]), *Intervention.on_attributes(bundle, ["hat"]), *by_edit]
+    diagnosis = run(World({}), bundle, interventions)
+    assert [(item.prototype, item.attribute) for item in diagnosis.interventions] == [
+        (2, None),
+        (None, "hat"),
+        (None, "hat"),
+        (5, None),
+    ]
+    assert np.isnan(diagnosis.asked).all(axis=1).tolist() == [True, False, False, True]
+    assert np.isnan(diagnosis.overlap).all(axis=1).tolist() == [False, True, True, False]
+    assert np.isnan(diagnosis.effects.p).sum(axis=1).tolist() == [1, 0, 0, 1]
+    found = diagnosis.attributes
+    assert found is not None
+    assert np.isnan(found.effects.p).tolist() == [[False] * 3, *[[False, False, True]] * 2, [False] * 3]
+    assert found.effects.effect.value[2, 2] == pytest.approx(1.0, abs=0.2)  # 2 log-odds are a deviation
+
+
+@pytest.mark.parametrize("names", [["beard"], ["fair", "fair"]])
+def test_attributes_that_cannot_be_meant_are_refused(names: list[str]) -> None:
+    with pytest.raises(PipelineError, match=r"no attribute 'beard'|asked for more than once: fair"):
+        Intervention.on_attributes(labelled(bundle_of(), fair=0), names)
+    with pytest.raises(PipelineError, match="needs labels"):
+        Intervention.on_attributes(bundle_of(), names)
+
+
 def test_what_cannot_be_done_in_time_is_given_up_early_with_what_to_do() -> None:
     """48 rows of 2 steps in batches of 16 are 6 s of each of 12 interventions."""
     bundle, runner = bundle_of(), SlowWorld({})

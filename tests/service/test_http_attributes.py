@@ -105,12 +105,6 @@ def test_edits_that_make_no_sense_are_refused(
     assert words in answer.text
 
 
-def test_a_diagnosis_intervenes_on_prototypes_only(real: httpx.Client) -> None:
-    answer = real.post("/diagnose", json={"edits": [BAG], "num_samples": 8, "steps": 2})
-    assert answer.status_code == 422
-    assert "intervenes on prototypes" in answer.json()["detail"]
-
-
 def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes]) -> None:
     with Client(real_url) as client:
         edited = client.edit(reference_pngs[0], [Edit(None, "max", attribute="Bag")], steps=4, rounds=1)

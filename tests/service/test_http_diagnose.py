@@ -107,6 +107,42 @@ def test_edits_are_interventions_of_their_own(fake: httpx.Client) -> None:
     assert 1e5 in [item["requested"] for item in answer["clamped"]]
 
 
+def test_attributes_are_interventions_beside_prototypes_and_alone(fake: httpx.Client, bundle: Bundle) -> None:
+    answer = post(fake, {**SMALL, "prototypes": [4], "attributes": ["Bag", "Coat"], "num_couplings": 100})
+    which = [(item["prototype"], item["attribute"]) for item in answer["interventions"]]
+    assert which == [(4, None), (None, "Bag"), (None, "Coat")]
+    assert bundle.attributes is not None
+    on_attributes, bag = answer["attributes"]["effects"], bundle.attributes.names.index("Bag")
+    assert on_attributes["effect"][1][bag] == answer["interventions"][1]["effect"]
+    assert [row[bag] for row in on_attributes["p"]][1] is None
+    for effects in (answer["effects"], on_attributes):
+        assert np.shape(effects["asked"]) == np.shape(effects["effect"])
+        assert set(effects["asked"][0]) == {None}
+        assert None not in effects["asked"][1]
+    assert on_attributes["asked"][1][bag] > 0.0
+    assert set(answer["overlap"][1]) == {None}
+    for found in (answer, answer["attributes"]):
+        for item in found["couplings"]:
+            of_attribute = item["attribute"] is not None
+            assert of_attribute == (item["prototype"] is None) == (item["box"] is None)
+            assert of_attribute == (item["asked"] is not None)
+            assert item["attribute"] == answer["interventions"][item["intervention"]]["attribute"]
+    m = bundle.config.num_prototypes
+    alone = post(fake, {**SMALL, "prototypes": None, "attributes": ["Bag"]})
+    assert (len(alone["interventions"]), alone["num_pairs"]) == (1, m)
+    assert alone["agreement_with_data"] is None
+    edit = {"prototype": None, "attribute": "Bag", "op": "max", "value": None}
+    assert post(fake, {**SMALL, "prototypes": None, "edits": [edit]})["interventions"][0]["edit"] == edit
+
+
+def test_a_page_names_the_attributes_that_are_changed(fake: httpx.Client) -> None:
+    body = {"num_samples": 6, "steps": 2, "attributes": ["Ankle boot"]}
+    page = Page(fake.post("/diagnose", json=body, headers=PAGE).text)
+    assert "each attribute from its 0.01 to its 0.99 quantile" in page.shown
+    assert page.shown.count("Ankle boot") > 5
+    assert "None" not in page.shown.replace("None are shown", "")
+
+
 def test_images_come_as_files_or_in_base64_and_make_the_same_diagnosis(
     fake: httpx.Client, reference_pngs: list[bytes]
 ) -> None:
@@ -127,6 +163,11 @@ def test_images_come_as_files_or_in_base64_and_make_the_same_diagnosis(
         ({"prototypes": [1], "edits": [{"prototype": 1, "op": "max"}]}, 422, "not both"),
         ({"prototypes": [1, 1]}, 422, "more than once"),
         ({"prototypes": [30]}, 404, "there is no prototype 30"),
+        ({"attributes": ["beard"]}, 404, "there is no attribute 'beard'"),
+        ({"edits": [{"attribute": "beard", "op": "max"}]}, 404, "there is no attribute 'beard'"),
+        ({"attributes": ["Bag", "Bag"]}, 422, "more than once: Bag"),
+        ({"attributes": []}, 422, "at least 1"),
+        ({"attributes": ["Bag"], "edits": [{"prototype": 1, "op": "max"}]}, 422, "not both"),
         ({"edits": [{"prototype": "smile", "op": "max"}]}, 404, "smile"),
         ({"num_samples": 5}, 422, "greater than or equal to 6"),
         ({"num_samples": 33}, 422, "num_samples must be 6 to 32"),
@@ -157,10 +198,11 @@ def test_images_and_num_samples_exclude_each_other_and_images_must_differ(
 
 
 def test_all_of_it_counts_against_a_clients_row_steps(settings: Settings) -> None:
-    """3 prototypes, low and high, of 6 samples in 2 steps are 72."""
+    """2 prototypes and an attribute, low and high, of 6 samples in 2 steps are 72."""
+    three = {**SMALL, "prototypes": [4, 2], "attributes": ["Bag"]}
     for limit, status in ((71, 422), (72, 200)):
         with serving(replace(settings, max_row_steps_per_key=limit), fake_runner) as url:
-            answer = httpx.post(f"{url}/diagnose", json=SMALL)
+            answer = httpx.post(f"{url}/diagnose", json=three)
             assert answer.status_code == status, answer.text
             assert status == 200 or "needs 72 row-steps" in answer.json()["detail"]
 

@@ -13,7 +13,7 @@ from training.__main__ import main
 from training.coupled_pairs import coupled_pairs
 
 
-def coupling(j: int, k: int, leakage: float | None, *, is_established: bool = True) -> dict[str, Any]:
+def coupling(j: int | None, k: int, leakage: float | None, *, is_established: bool = True) -> dict[str, Any]:
     return {"prototype": j, "affected": k, "leakage": leakage, "is_established": is_established}
 
 
@@ -36,6 +36,7 @@ def test_the_first_established_couplings_that_leak_are_taken_from_a_diagnosis(tm
         coupling(4, 8, -0.3),
         coupling(3, 7, 0.2),  # the same prototype lowered
         coupling(1, 2, 0.9, is_established=False),
+        coupling(None, 6, 0.9),  # an attribute was changed
         coupling(8, 4, 0.2),
     )
     assert coupled_pairs(path, 30) == [[3, 7], [4, 8], [8, 4]]
