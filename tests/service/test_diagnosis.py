@@ -374,12 +374,12 @@ def test_attributes_that_cannot_be_meant_are_refused(names: list[str]) -> None:
 
 
 def test_what_cannot_be_done_in_time_is_given_up_early_with_what_to_do() -> None:
-    """48 rows of 2 steps in batches of 16 are 6 s of each of 12 interventions."""
+    """48 rows of 2 steps in batches of 16 are 6 s, less where they share one, of each of 60 interventions."""
     bundle, runner = bundle_of(), SlowWorld({})
-    interventions = Intervention.on(bundle, None) + Intervention.by(bundle, [Edit(0, "add", 1.0)] * 6)
+    interventions = Intervention.on(bundle, None) + Intervention.by(bundle, [Edit(0, "add", 1.0)] * 54)
     with pytest.raises(DeadlineExceededError, match="ask for fewer prototypes, samples or steps"):
-        run(runner, bundle, interventions, num_new=24, clock=lambda: runner.now, seconds=30.0)
-    assert runner.now < 25.0
+        run(runner, bundle, interventions, num_new=24, clock=lambda: runner.now, seconds=150.0)
+    assert runner.now < 100.0  # known after some 30 s; on a busy machine steps go on until that is heard
 
 
 def test_too_few_samples_are_refused() -> None:
