@@ -15,7 +15,11 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
 2. the same with `decouple`, against the effects that were measured for the bundle;
 3. the model is trained on for a quarter of the images with the term that decouples every hair prototype from
    every smile prototype, and, as a control, for as long without;
-4. both.
+4. both;
+5. the same edit as 1, and the smile, as an attribute, is asked to stay as it is (`add` 0): its probe, which
+   learned from the same shortcut, is read in each round, and what it misses is corrected;
+6. the hair is edited as an attribute, and
+7. the smile is asked to stay as well.
 
 A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
 smile came. Writes benchmarks/results/mitigation.md.
@@ -319,14 +323,35 @@ class Setting:
         return f"python -m benchmarks.mitigation --out DIRECTORY {flags}"
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is compared: the run's model, what moves the hair, and what is done for the smile."""
+
+    run: str
+    name: str
+    by: Literal["prototypes", "attribute"] = "prototypes"
+    holds_smile: bool = False
+    decouples: bool = False
+
+    def edits(self, hair: Telling) -> list[Edit]:
+        """As POST /edit takes them."""
+        by_attribute = [Edit(None, "max", attribute="fair_hair")]
+        smile = [Edit(None, "add", 0.0, attribute="smile")]
+        return (hair.edits() if self.by == "prototypes" else by_attribute) + (
+            smile if self.holds_smile else []
+        )
+
+
 CASES = (
-    ("shortcut", "(1) as trained", False),
-    ("shortcut", "(2) decoupled edit", True),
-    ("control", "control: trained on without the term", False),
-    ("decoupled", "(3) trained on with the term", False),
-    ("decoupled", "(4) both", True),
+    Case("shortcut", "(1) as trained"),
+    Case("shortcut", "(2) decoupled edit", decouples=True),
+    Case("control", "control: trained on without the term"),
+    Case("decoupled", "(3) trained on with the term"),
+    Case("decoupled", "(4) both", decouples=True),
+    Case("shortcut", "(5) smile held", holds_smile=True),
+    Case("shortcut", "(6) hair as an attribute", by="attribute"),
+    Case("shortcut", "(7) hair as an attribute, smile held", by="attribute", holds_smile=True),
 )
-"""Which run, its name in the table, and whether edits are decoupled."""
 
 
 def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
@@ -353,24 +378,24 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
     }
 
     chosen = np.flatnonzero(~faces.has("fair_hair") & ~faces.has("smile"))[: setting.tested]
-    images, edits = unbiased.pixels[chosen], hair.edits()
+    images = unbiased.pixels[chosen]
     rows = [
         Row(
-            name,
+            case.name,
             way,
             drive(
-                bundles[run],
+                bundles[case.run],
                 images,
-                edits,
+                case.edits(hair),
                 judge,
                 way,
-                decouple=decouple,
+                decouple=case.decouples,
                 steps=setting.steps,
                 rounds=setting.rounds,
             ),
         )
         for way in WAYS
-        for run, name, decouple in CASES
+        for case in CASES
     ]
     accuracy = 100.0 * judge.accuracy
     begun = ""

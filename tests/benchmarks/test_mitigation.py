@@ -131,11 +131,16 @@ def test_edits_are_judged_both_ways_and_end_in_the_table(bundle: Bundle) -> None
     judge = train_judge(SIZE, num_faces=100, num_steps=2)
     rows = []
     for way in WAYS:
-        for decouple in (False, True):
+        for edits, decouple in (
+            ([Edit(0, "max"), Edit(1, "min")], False),
+            ([Edit(0, "max"), Edit(1, "min")], True),
+            ([Edit(0, "max"), Edit(None, "add", 0.0, attribute="smile")], False),
+            ([Edit(None, "max", attribute="fair_hair")], False),
+        ):
             outcome = drive(
                 bundle,
                 dataset.pixels[:6],
-                [Edit(0, "max"), Edit(1, "min")],
+                edits,
                 judge,
                 way,
                 decouple=decouple,
