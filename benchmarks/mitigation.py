@@ -16,10 +16,10 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
 3. the model is trained on for a quarter of the images with the term that decouples every hair prototype from
    every smile prototype, and, as a control, for as long without;
 4. both;
-5. the same edit as 1, and the smile, as an attribute, is asked to stay as it is (`add` 0): its probe, which
+5. the same edit as 1, and the smile, as an attribute, is set to what it is in the face: its probe, which
    learned from the same shortcut, is read in each round, and what it misses is corrected;
 6. the hair is edited as an attribute, and
-7. the smile is asked to stay as well.
+7. the smile is set to what it is as well.
 
 A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
 smile came. Writes benchmarks/results/mitigation.md.
@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.ground_truth.judge import NAMES, Judge, load_judge
-from benchmarks.ground_truth.small_models import fine_tuning, small_config, train_in
+from benchmarks.ground_truth.small_models import fine_tuning, run_directory, small_config, train_in
 from benchmarks.machine import describe
 from benchmarks.result_file import result_file
 from model.bundle import Bundle
@@ -55,7 +55,7 @@ from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import OnnxRunner
 from service.metrics import Metrics
 from service.pipeline.editing import plan_edit
-from service.pipeline.edits import Edit
+from service.pipeline.edits import Edit, attribute_target
 from service.pipeline.pipeline import GenerateRequest, Pipeline
 from service.pipeline.request_context import begin_request
 from training.config import LossConfig, TrainConfig
@@ -72,6 +72,7 @@ HAIR, SMILE = NAMES.index("fair_hair"), NAMES.index("smile")
 
 NUM_HAIR, NUM_SMILE = 3, 3
 """Prototypes that are driven together, and that each of them is decoupled from."""
+TURNS = 4
 MAX_BATCH, IN_FLIGHT, NUM_RESAMPLES = 32, 16, 4000
 
 Way = Literal["edit", "generate"]
@@ -185,7 +186,8 @@ def _best(auroc: Float64, count: int, taken: Sequence[int]) -> Telling:
 def drive(
     bundle: Bundle,
     images: Pixels,
-    edits: Sequence[Edit],
+    edits: Sequence[Sequence[Edit]],
+    hair: Sequence[int],
     judge: Judge,
     way: Way,
     *,
@@ -193,10 +195,13 @@ def drive(
     steps: int,
     rounds: int,
 ) -> Outcome:
-    """Edits in images (n, 3, H, W), by the service's own use cases."""
-    plan = plan_edit(bundle, edits, steps=steps, rounds=rounds, decouple=decouple)
+    """Edits in images (n, 3, H, W), those of each, by the service's own use cases.
+
+    hair: prototypes that do not count as others.
+    """
 
     async def by_editing(pipeline: Pipeline, i: int) -> tuple[Pixels, Pixels, Float32]:
+        plan = plan_edit(bundle, edits[i], steps=steps, rounds=rounds, decouple=decouple)
         done = await pipeline.edit(images[i], plan, math.inf)
         return done.edited, done.reconstruction, done.achieved - done.reconstruction_activations
 
@@ -214,7 +219,7 @@ def drive(
             inverted=False,
         )
         before = (await pipeline.generate(plain, math.inf)).images[0]
-        driven = dataclasses.replace(plain, edits=edits, decouple=decouple)
+        driven = dataclasses.replace(plain, edits=edits[i], decouple=decouple)
         after = (await pipeline.generate(driven, math.inf)).images[0]
         return after.pixels, before.pixels, after.achieved - before.achieved
 
@@ -223,9 +228,19 @@ def drive(
     after, before, change = (np.stack(parts) for parts in zip(*found, strict=True))
     judged = judge.probabilities(after) - judge.probabilities(before)
     assert bundle.statistics is not None  # measured above
-    others = np.delete(np.abs(change / bundle.statistics.spread), plan.edited, axis=1).mean(axis=1)
+    others = np.delete(np.abs(change / bundle.statistics.spread), hair, axis=1).mean(axis=1)
     psnr = _psnr(before, images) if way == "edit" else None
     return Outcome(judged[:, HAIR], judged[:, SMILE], np.asarray(others), psnr)
+
+
+def _encoded(bundle: Bundle, images: Pixels) -> Float32:
+    """s (n, m) of images (n, 3, H, W)."""
+
+    async def one(pipeline: Pipeline, i: int) -> Float32:
+        return (await pipeline.encode([images[i]]))[0].activations
+
+    found = _with_pipeline(bundle, lambda pipeline: _some_at_once(len(images), lambda i: one(pipeline, i)))
+    return np.stack(found)
 
 
 def _psnr(pixels: Pixels, given: Pixels) -> Float64:
@@ -333,13 +348,16 @@ class Case:
     holds_smile: bool = False
     decouples: bool = False
 
-    def edits(self, hair: Telling) -> list[Edit]:
-        """As POST /edit takes them."""
+    def edits(self, hair: Telling, bundle: Bundle, images: Pixels) -> list[list[Edit]]:
+        """Of each image, as POST /edit takes them."""
         by_attribute = [Edit(None, "max", attribute="fair_hair")]
-        smile = [Edit(None, "add", 0.0, attribute="smile")]
-        return (hair.edits() if self.by == "prototypes" else by_attribute) + (
-            smile if self.holds_smile else []
-        )
+        moves = hair.edits() if self.by == "prototypes" else by_attribute
+        if not self.holds_smile:
+            return [moves] * len(images)
+        smile = attribute_target(bundle, "smile")
+        values = smile.value(_encoded(bundle, images)).tolist()
+        # In turn, a few times: setting the one moves the other.
+        return [[*moves, Edit(None, "set", value, attribute="smile")] * TURNS for value in values]
 
 
 CASES = (
@@ -362,19 +380,21 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
     train_set, _ = drawn(SHORTCUT, "train", setting.faces, size)
     test_set, _ = drawn(SHORTCUT, "test", min(2000, setting.faces), size)
 
-    base, first = recipe(size, setting.images), out / "shortcut"
+    base = recipe(size, setting.images)
     config = base if init_from is None else fine_tuning(base)
+    first = run_directory(out, "shortcut", config, init_from)
     as_trained = train_in(first, config, train_set, init_from=init_from)
     activations, _ = encode_all(as_trained, train_set.pixels)
     hair, smile = telling(activations, train_set.attributes)
     pairs = [(j, k) for j in hair.prototypes for k in smile.prototypes]
-    models = {
-        name: train_in(out / name, continued(base, of, setting.weight), train_set, init_from=first)
-        for name, of in (("control", []), ("decoupled", pairs))
-    }
+    models, runs = {"shortcut": as_trained}, {"shortcut": first}
+    for name, of in (("control", []), ("decoupled", pairs)):
+        further = continued(base, of, setting.weight)
+        runs[name] = run_directory(out, name, further, first)
+        models[name] = train_in(runs[name], further, train_set, init_from=first)
     bundles = {
-        run: bundle_of(model, out / run, train_set, test_set, effect_samples=setting.effect_samples)
-        for run, model in {first.name: as_trained, **models}.items()
+        name: bundle_of(model, runs[name], train_set, test_set, effect_samples=setting.effect_samples)
+        for name, model in models.items()
     }
 
     chosen = np.flatnonzero(~faces.has("fair_hair") & ~faces.has("smile"))[: setting.tested]
@@ -386,7 +406,8 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
             drive(
                 bundles[case.run],
                 images,
-                case.edits(hair),
+                case.edits(hair, bundles[case.run], images),
+                hair.prototypes,
                 judge,
                 way,
                 decouple=case.decouples,
@@ -414,7 +435,7 @@ former is decoupled from each of these. The judge, trained on unbiased faces, is
 
 {len(chosen)} unbiased test faces that neither smile nor have fair hair. Fair hair, smile: mean change of the
 judge's probability against the same picture made without the edit; others' change: mean absolute, of the
-prototypes that were not edited, in standard deviations; PSNR in dB of the face regenerated without an edit.
+prototypes but those of the hair, in standard deviations; PSNR in dB of the face regenerated without an edit.
 95% bootstrap intervals over faces; no ratio where that of fair hair holds 0.
 
 {table_of(rows, redrawn(faces[chosen], judge, size))}

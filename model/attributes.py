@@ -14,6 +14,12 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+ROUNDS = 100
+"""How often, at most, what bounded activations fall short of an attribute is asked of the others."""
+NEAR = 1e-3
+"""Standard deviations of log-odds that are as good as there."""
+
+
 class AttributesError(ValueError):
     """Attributes do not describe the prototypes of one model."""
 
@@ -106,6 +112,33 @@ class Attributes:
         together = statistics.correlation @ weights
         length = weights @ together
         return together * statistics.spread / length if length > 0.0 else np.zeros_like(weights)
+
+    def moved(
+        self,
+        s: Float32,
+        k: int,
+        value: Float64,
+        statistics: ActivationStatistics,
+        within: tuple[Float32, Float32] | None = None,
+    ) -> Float32:
+        """s (..., m) moved along `direction` until the log-odds of attribute k are `value` (...).
+
+        within: bounds (m,) of activations, by default their 0.01 and 0.99 quantiles; what is outside of them
+        stays where it is at most. What entries at their bounds fall short is asked of the others, until it is
+        there, or ROUNDS times.
+        """
+        readout, offset = self.readout(k, statistics)
+        direction = self.direction(k, statistics)
+        near = NEAR * float(self.logit_spread(statistics)[k])
+        low, high = (statistics.low, statistics.high) if within is None else within
+        low, high = np.minimum(low, s), np.maximum(high, s)
+        moved = s.astype(np.float64)
+        for _ in range(ROUNDS):
+            shortfall = value - (moved @ readout + offset)  # (...)
+            if (np.abs(shortfall) <= near).all():
+                break
+            moved = np.clip(moved + shortfall[..., None] * direction, low, high)
+        return moved.astype(np.float32)
 
     def logit_spread(self, statistics: ActivationStatistics) -> Float64:
         """Standard deviation (K,) of the probes' log-odds over the training data, LEAST_SPREAD at least.

@@ -99,8 +99,10 @@ def measure_effects(
         means, own_means = weights @ unasked[j], weights @ own[j]  # (resamples, K), (resamples,)
         beyond.value[j] = unasked[j].mean(axis=0)
         beyond.low[j], beyond.high[j] = np.quantile(means, levels, axis=0)
-        effect.value[j] = differences[j].mean(axis=0)
-        effect.low[j], effect.high[j] = np.quantile(weights @ differences[j], levels, axis=0)
+        effect.value[j], effect.low[j], effect.high[j] = beyond.value[j], beyond.low[j], beyond.high[j]
+        if asked is not None and asked[j].any():
+            effect.value[j] = differences[j].mean(axis=0)
+            effect.low[j], effect.high[j] = np.quantile(weights @ differences[j], levels, axis=0)
         own_low, own_high = np.quantile(own_means, levels)
         if own_low > 0.0 or own_high < 0.0:
             with np.errstate(divide="ignore", invalid="ignore"):  # a rare resample may have no own effect

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -41,7 +42,7 @@ PRIVATE = ("folder",)
 COLUMNS, SIDE, GAP, LABEL = 10, 64, 8, 14
 
 _DATASET = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-"""What the hub can call a data set, which a path of this machine is not."""
+"""What the hub can call a data set; a relative path can look like that too."""
 
 
 def model_card(bundle: Bundle, address: HubAddress, *, license: str | None = None) -> str:
@@ -98,7 +99,7 @@ def _front_matter(bundle: Bundle, license: str | None) -> str:
     fields |= {"library_name": "patronus-server", "pipeline_tag": "unconditional-image-generation"}
     fields["tags"] = list(TAGS)
     dataset = str(bundle.provenance.get("dataset", "")).removeprefix("hf:").partition(":")[0]
-    if dataset not in PRIVATE and _DATASET.fullmatch(dataset):
+    if dataset not in PRIVATE and _DATASET.fullmatch(dataset) and not Path(dataset).exists():
         fields["datasets"] = [dataset]
     names = {name for _, name, _, _ in _rows(bundle)}
     metrics = [

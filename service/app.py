@@ -144,15 +144,17 @@ def create_app(
     settings: Settings,
     make_runner: RunnerFactory = open_runner,
     make_tracing: TracingFactory = open_tracing,
+    allowed_cores: Callable[[], int] = cores_of_quota,
 ) -> FastAPI:
     """The application over the bundles that the settings name; `state.drain` ends its taking requests.
 
-    `state.engine` is for whoever watches over the process from inside.
+    `state.engine` is for whoever watches over the process from inside. allowed_cores: what `num_threads` is
+    where the settings leave it at 0.
 
     Raises BundleError, DeviceError or SettingsError.
     """
     if not settings.num_threads:
-        settings = replace(settings, num_threads=cores_of_quota())
+        settings = replace(settings, num_threads=allowed_cores())
     tracing = make_tracing(settings)
     bundles = load_bundles(settings)
     metrics = Metrics()

@@ -55,7 +55,6 @@ Bools = npt.NDArray[np.bool_]
 
 SEED = 2_000_101
 STEPS = 10
-CORRECTIONS = 3
 NUM_SAMPLES = 64
 FALSE_ALARMS = 0.05
 NUM_RESAMPLES = 2000
@@ -276,15 +275,8 @@ class _Drawing:
 
     def with_attribute(self, attributes: Attributes, k: int, end: End) -> Float32:
         """s (n, m) with the log-odds of attribute k at the end of their range, as an edit moves it there."""
-        statistics = self._statistics
-        weights, offset = attributes.readout(k, statistics)
         value = {"low": attributes.probe_low, "high": attributes.probe_high}[end][k]
-        moved = self._s.astype(np.float64)
-        for _ in range(CORRECTIONS):  # those that reach the end of their range leave the rest to the others
-            shortfall = value - (moved @ weights + offset)
-            moved += shortfall[:, None] * attributes.direction(k, statistics)
-            moved = moved.clip(statistics.low, statistics.high)
-        return moved.astype(np.float32)
+        return attributes.moved(self._s, k, np.full(len(self._s), value), self._statistics)
 
     def changes(self, moves: Sequence[Callable[[End], Float32]], judge: Judge) -> _Changes:
         """Of each move, from its low end to its high one."""

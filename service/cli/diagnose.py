@@ -76,7 +76,7 @@ def diagnose(
 ) -> None:
     """Find unwanted couplings: what else changes when a prototype or an attribute is changed.
 
-    Attributes are written with an @; what their own change asks of others is in the column `asked`.
+    In the table attributes have an @ before them, and what their own change asks of others is `asked`.
 
     \b
     patronus diagnose -p 3 -p 21

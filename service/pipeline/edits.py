@@ -25,8 +25,6 @@ EDIT_TOLERANCE = 0.1
 """Where all activations that are edited or held are this near to what was asked, no more is done."""
 ATTRIBUTE_TOLERANCE = 0.1
 """The same for the log-odds of an attribute, in standard deviations."""
-ATTRIBUTE_ROUNDS = 8
-"""How often what bounded entries fall short of an attribute is asked of the others."""
 HELD_GAIN = 0.5
 """What is taken back of a held entry's drift each round; more makes the entries fight each other."""
 HELD_WEIGHT = 1.0
@@ -199,7 +197,9 @@ def apply_edits(
             edited[..., target.prototype] = used
         else:
             low, high = (-np.inf, np.inf) if extrapolate else (target.low, target.high)
-            edited = _moved(bundle, target, edited, np.clip(requested, low, high), extrapolate=extrapolate)
+            edited = _with_log_odds(
+                bundle, target, edited, np.clip(requested, low, high), extrapolate=extrapolate
+            )
             reached = target.value(edited)
             is_reached = np.abs(reached - requested) <= ATTRIBUTE_TOLERANCE * target.unit
             used = np.where(is_reached, requested, reached)
@@ -212,20 +212,16 @@ def apply_edits(
     return edited, clampings
 
 
-def _moved(bundle: Bundle, target: Target, s: Float32, value: Float64, *, extrapolate: bool) -> Float32:
-    """s (..., m) moved along the target's direction until its value is `value` (...), within bounds.
-
-    What entries at their bounds fall short is asked of the others, a few times.
-    """
-    low, high = np.zeros(s.shape[-1]), np.full(s.shape[-1], LARGEST_ACTIVATION)
-    if not extrapolate and bundle.statistics is not None:
-        low, high = bundle.statistics.low, bundle.statistics.high
-    low, high = np.minimum(low, s), np.maximum(high, s)
-    moved = s.astype(np.float64)
-    for _ in range(ATTRIBUTE_ROUNDS):
-        shortfall = value - (moved @ target.readout + target.offset)  # (...)
-        moved = np.clip(moved + shortfall[..., None] * target.direction, low, high)
-    return moved.astype(np.float32)
+def _with_log_odds(
+    bundle: Bundle, target: Target, s: Float32, value: Float64, *, extrapolate: bool
+) -> Float32:
+    """s (..., m) with the log-odds of the target's attribute at `value` (...), as far as bounds let them."""
+    assert target.attribute is not None  # of a prototype there are none
+    attributes = attributes_of(bundle, "an edit of an attribute")
+    statistics = statistics_of(bundle, "an edit of an attribute")
+    largest = np.full(s.shape[-1], LARGEST_ACTIVATION, np.float32)
+    within = (np.zeros_like(largest), largest) if extrapolate else None
+    return attributes.moved(s, attributes.names.index(target.attribute), value, statistics, within)
 
 
 class EditLoop:

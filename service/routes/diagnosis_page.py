@@ -101,7 +101,7 @@ def _summary(diagnosis: DiagnoseResponse, prototypes: _Names) -> str:
     if silent:
         facts.append(f"No change of their own was seen in {', '.join(map(prototypes.intervention, silent))}.")
     if diagnosis.clamped:
-        facts.append(f"{len(diagnosis.clamped)} edits reached too far and were clamped.")
+        facts.append(f"{len(diagnosis.clamped)} changes could not go as far as asked.")
     rows = {
         "Model": f"{escape(diagnosis.model.name)} <code>{escape(diagnosis.model.digest[:12])}</code>",
         "Interventions": f"{len(diagnosis.interventions)}, {_what_was_done(diagnosis)}",
@@ -161,7 +161,10 @@ def _row(
     reasons = {"data": "the training data", "overlap": "the same place", "asked": "what was asked"}
     reason = " and ".join(reasons[name] for name in item.explained_by) or "the model alone"
     if not item.is_established:
-        reason = "was asked" if "asked" in item.explained_by else "may be chance"
+        is_no_finding = (
+            "asked" in item.explained_by and not is_attribute
+        )  # of attributes, all of it is tested
+        reason = "was asked" if is_no_finding else "may be chance"
     effect = f"{_bar(item, reach)}<br>{item.effect:+.2f} <small>{item.low:+.2f} … {item.high:+.2f}</small>"
     if item.asked is not None:
         effect += f"<br><small>asked {item.asked:+.2f}</small>"

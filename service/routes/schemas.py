@@ -723,7 +723,8 @@ class CouplingModel(BaseModel):
     activation alone as a sign of the attribute, null of two of one kind; asked: as in the effects;
     is_established: p is at most 0.05; explained_by: `data` where the two correlate in the training data, by
     at least 0.3 in the same direction, `overlap` where it is at least 1/3, `asked` where at least half of the
-    effect was asked for by the change of an attribute; with none, the model couples them by itself.
+    effect was asked for by the change of an attribute, but not of a prototype whose established effect goes
+    beyond that; with none, the model couples them by itself.
     """
 
     intervention: int

@@ -11,14 +11,17 @@ import torch
 
 from benchmarks.ground_truth.judge import train_judge
 from benchmarks.mitigation import (
+    CASES,
     HAIR,
     SHORTCUT,
     SMILE,
     UNBIASED,
     WAYS,
+    Case,
     Outcome,
     Row,
     Setting,
+    Telling,
     continued,
     drawn,
     drive,
@@ -32,8 +35,10 @@ from benchmarks.mitigation import (
 from model.bundle import Bundle
 from model.config import ModelConfig
 from model.patronus import Patronus
-from service.pipeline.edits import Edit
+from service.pipeline.edits import apply_edits, attribute_target
+from training.exemplars import encode_all
 from training.export import write_bundle
+from training.remeasure import load_bundle_weights
 
 SIZE = 16
 
@@ -131,30 +136,38 @@ def test_edits_are_judged_both_ways_and_end_in_the_table(bundle: Bundle) -> None
     judge = train_judge(SIZE, num_faces=100, num_steps=2)
     rows = []
     for way in WAYS:
-        for edits, decouple in (
-            ([Edit(0, "max"), Edit(1, "min")], False),
-            ([Edit(0, "max"), Edit(1, "min")], True),
-            ([Edit(0, "max"), Edit(None, "add", 0.0, attribute="smile")], False),
-            ([Edit(None, "max", attribute="fair_hair")], False),
-        ):
+        for case in CASES:
             outcome = drive(
                 bundle,
                 dataset.pixels[:6],
-                edits,
+                case.edits(Telling((0, 1), (0.8, 0.3)), bundle, dataset.pixels[:6]),
+                (0, 1),
                 judge,
                 way,
-                decouple=decouple,
+                decouple=case.decouples,
                 steps=3,
                 rounds=2,
             )
             assert outcome.hair.shape == outcome.smile.shape == outcome.others.shape == (6,)
             assert np.isfinite(outcome.others).all()
             assert (outcome.psnr is not None) == (way == "edit")
-            rows.append(Row("decoupled" if decouple else "as trained", way, outcome))
+            rows.append(Row(case.name, way, outcome))
     reference = redrawn(faces[np.arange(6)], judge, SIZE)
     table = table_of(rows, reference).splitlines()
     assert len(table) == 2 + 1 + len(rows)
     assert {line.count("|") for line in table} == {8}
+
+
+def test_a_smile_that_is_held_is_asked_to_be_what_it_is_in_the_face(bundle: Bundle) -> None:
+    dataset, _ = drawn(UNBIASED, "train", 4, SIZE)
+    case = Case("shortcut", "held", by="attribute", holds_smile=True)
+    smile = attribute_target(bundle, "smile")
+    s, _ = encode_all(load_bundle_weights(bundle), dataset.pixels)
+    asked = [
+        apply_edits(bundle, s[i], edits, extrapolate=True)[0]
+        for i, edits in enumerate(case.edits(Telling((), ()), bundle, dataset.pixels))
+    ]
+    np.testing.assert_allclose(smile.value(np.stack(asked)), smile.value(s), atol=0.05 * smile.unit)
 
 
 def test_the_table_says_what_was_measured() -> None:

@@ -53,6 +53,20 @@ def test_log_odds_are_measured_in_their_own_spread_over_the_data() -> None:
     )
 
 
+def test_others_take_over_what_an_activation_at_its_bound_leaves() -> None:
+    rng = np.random.default_rng(0)
+    s = rng.multivariate_normal([3.0, 5.0], [[1.0, 0.7], [0.7, 1.0]], 20_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    given = np.array([[statistics.high[0] - 0.01, 4.0], [9.0, 4.0]], np.float32)
+    moved = attributes().moved(given, 2, np.full(2, 6.0), statistics)
+    np.testing.assert_allclose(attributes().probe_logits(moved, statistics)[:, 2], 6.0, atol=0.01)
+    np.testing.assert_allclose(moved[0, 0], statistics.high[0])
+    assert moved[0, 1] <= statistics.high[1]
+    beyond = attributes().moved(given, 2, np.full(2, 99.0), statistics)
+    np.testing.assert_allclose(beyond[:, 0], [statistics.high[0], 9.0])  # no farther out than it was
+    np.testing.assert_allclose(beyond[:, 1], statistics.high[1])
+
+
 def test_json_keeps_attributes() -> None:
     again = Attributes.from_dict(json.loads(json.dumps(attributes().to_dict())))
     assert again.names == attributes().names

@@ -105,11 +105,14 @@ def test_a_repository_has_a_card_that_says_what_the_manifest_says(
         ("cartoon-faces:fair_hair=smile@0.8", 'datasets: ["cartoon-faces"]'),
         ("folder", None),
         ("hf:/home/me/pictures", None),
+        ("hf:pictures", None),  # a folder here
     ],
 )
 def test_a_card_names_the_data_set_where_others_know_it(
-    tiny_bundle: Path, dataset: str, line: str | None
+    tiny_bundle: Path, dataset: str, line: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
     bundle = replace(Bundle.load(tiny_bundle), provenance={"dataset": dataset})
     front_matter = model_card(bundle, ADDRESS).split("---\n")[1]
     assert [found for found in front_matter.splitlines() if found.startswith("datasets")] == (
