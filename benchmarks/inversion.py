@@ -40,6 +40,7 @@ from training.evaluation.reconstruction import mean_psnr_db, mean_squared_error
 
 SIZES = (0.25, 1.0)
 MAX_BATCH = 32
+WINDOWS = 3
 OTHER_COMPANY = 7
 
 Float32 = npt.NDArray[np.float32]
@@ -319,7 +320,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--gammas", type=float, nargs="+", default=[0.5, 0.9, 0.96, 1.0])
     parser.add_argument("--prototypes", type=int, nargs="+", help="default: every third")
-    parser.add_argument("--windows", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=WINDOWS)
     options = parser.parse_args()
     bundle = Bundle.load(options.bundle)
     if bundle.pictures is None:
@@ -339,7 +340,9 @@ def main() -> int:
         f"prototypes {', '.join(map(str, prototypes))}; {describe()}.",
         f"Command: `python -m benchmarks.inversion{bundle_argument(bundle)} "
         f"--steps {' '.join(map(str, options.steps))} "
-        f"--gammas {' '.join(f'{gamma:g}' for gamma in options.gammas)}`",
+        f"--gammas {' '.join(f'{gamma:g}' for gamma in options.gammas)}"
+        + (f" --prototypes {' '.join(map(str, prototypes))}" if options.prototypes else "")
+        + (f" --windows {options.windows}`" if options.windows != WINDOWS else "`"),
     ]
     table = table_of(outcomes, heading)
     print(table)
