@@ -178,6 +178,14 @@ def test_engine_is_measured_with_every_row_in_use(tmp_path: Path) -> None:
     assert found["checks"][0]["name"] == "tiny: every step was full"
 
 
+def test_service_may_take_no_longer_to_start_than_leaves_time_for_its_loads() -> None:
+    clock = Clock()
+    call = Call(CPU, Budget(540.0, clock), False, report(rehearsal=False), Path())
+    assert serving.start_allowance_s(call) == serving.START_S
+    clock.now = 540.0 - serving.HTTP_S
+    assert serving.start_allowance_s(call) == serving.HTTP_S - serving.LOADS_S > 0.0
+
+
 def test_training_rate_is_measured_of_the_trainer(tmp_path: Path) -> None:
     assert training_rate.main(["--rehearse", "--out", str(tmp_path)]) == 0
     (figure,) = kept(tmp_path, "training_rate")["figures"]["training"]
