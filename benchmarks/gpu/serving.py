@@ -63,7 +63,9 @@ NEEDED_BY_HTTP = (
 ENGINE_S, HTTP_S = 75.0, 150.0
 """Of one network through the engine, and of one model over HTTP, for the budget."""
 START_S = 180.0
-"""For the service to import torch and to capture its graphs."""
+"""For the service to import torch and to capture its graphs, at most."""
+LOADS_S = 60.0
+"""What a start leaves for loads and for the end of the service."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,6 +255,11 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
 # --- the service -------------------------------------------------------------------------------------
 
 
+def start_allowance_s(call: Call) -> float:
+    """How long the service may take to start, for its loads to end in time."""
+    return START_S if call.rehearsal else min(START_S, call.budget.left_s - LOADS_S)
+
+
 async def _measure_http(call: Call, name: str, rows: int, window_s: float) -> None:
     """Closed loop, then open-loop loads, of pictures of 20 steps and of encodings; a table for the model."""
     from benchmarks.faults.service_process import REAL_SERVICE, service_process
@@ -298,10 +305,12 @@ async def _measure_http(call: Call, name: str, rows: int, window_s: float) -> No
     with tempfile.TemporaryDirectory() as scratch:
         environment["XDG_CACHE_HOME"] = scratch  # the batch limit is measured anew
         with service_process(REAL_SERVICE, environment, Path(scratch) / "log") as service:
-            started_s = await service.start(within_s=START_S)
+            started_s = await service.start(within_s=start_allowance_s(call))
             call.report.figure("service", model=name, settings=environment, started_s=started_s)
             url = f"http://{service.address.host}:{service.address.port}"
             for kind in (Kind(SINGLE_STEPS), Kind(0)):
+                if not call.allows(0.0 if call.rehearsal else 3 * window_s, f"{name}, {kind.name}"):
+                    continue
                 alone = await ask_closed(kind, 1, 3 if call.rehearsal else 20, 60.0)
                 solo_s = statistics.median(record.seconds for record in alone)
                 full = await ask_closed(kind, clients, 10**9, window_s)

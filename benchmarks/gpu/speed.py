@@ -8,7 +8,8 @@ few sizes what it might do instead: a graph of the network in the default memory
 normalisation on a GPU knows no other, so channels last are copied to and fro at every norm), the same with
 its norms in bf16 too ("bf16": autocast has them in float32), torch.compile, and its result as a graph.
 "device" is what the GPU needs, "call" what the engine waits: NumPy arrays in and out, copies over the bus
-included. Images/s are of 20 steps by the call. Compiling takes about a minute for each size. The cases that
+included. Of eager steps that are limited by launching, "device" is the time to launch; the graph's figure is
+the GPU's. Images/s are of 20 steps by the call. Compiling takes about a minute for each size. The cases that
 the targets are about come first.
 """
 

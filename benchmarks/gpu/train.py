@@ -6,7 +6,8 @@
 The first call measures how many images a second there are, and plans as many epochs as fit into --train-s
 seconds of all calls together (or takes --num-images); the learning rate decays to 0 at their end. Every call
 trains until its budget ends and leaves the run, checkpoint and log, in OUT/shards in parts below 16 MiB. The
-next one goes on in RUN, or, where that is gone, from --shards. Cartoon faces are drawn and need no --data.
+next one goes on in RUN, or, where that is gone, from --shards; without --preset no run is begun. Cartoon
+faces are drawn and need no --data.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="where resized pixels are kept")
     parser.add_argument("--compile", action="store_true", help="give the objective to torch.compile")
     plan = parser.add_argument_group("of the first call")
-    plan.add_argument("--preset", choices=["tiny", *sorted(PRESETS)], help="default: small")
+    plan.add_argument("--preset", choices=["tiny", *sorted(PRESETS)], help="begins a run")
     plan.add_argument("--init-from", type=Path, help="begin at the averaged weights of this other run")
     plan.add_argument("--set", action="append", metavar="NAME=VALUE", help="as of `training train`")
     length = plan.add_mutually_exclusive_group()
@@ -73,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(call: Call, options: argparse.Namespace) -> None:
     run: Path = options.run
-    if options.shards is not None and not run.exists():
+    if options.shards is not None and not (run / CHECKPOINT).exists():
         join(options.shards, run)
         print(f"the run comes from {options.shards}", flush=True)
     is_new = not (run / CHECKPOINT).exists()
+    if is_new and options.preset is None:  # else a run that did not come along would begin anew, unnoticed
+        raise SystemExit(f"{run} holds no checkpoint: --preset begins a run, --shards goes on with one")
     if is_new:
         config = _first_config(options)
         dataset = _load(config, options)
@@ -125,8 +128,7 @@ def train_until(
 
 
 def _first_config(options: argparse.Namespace) -> TrainConfig:
-    preset = options.preset or "small"
-    base = TrainConfig(model=TINY) if preset == "tiny" else PRESETS[preset]
+    base = TrainConfig(model=TINY) if options.preset == "tiny" else PRESETS[options.preset]
     batch_size = options.batch_size or BATCH_SIZE
     overrides: dict[str, Any] = {
         "precision": "bf16",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import math
 import statistics
 import sys
@@ -103,6 +104,7 @@ def measure(call: Call, options: argparse.Namespace) -> None:
         else:
             outcomes.append(outcome)
             rows.append(_row(call, outcome, roofline))
+        gc.collect()  # a trainer is part of a cycle: its memory is the next case's
         if call.device.type == "cuda":
             torch.cuda.empty_cache()
         call.save()
@@ -165,6 +167,8 @@ def random_pictures(config: TrainConfig, count: int) -> Dataset:
 
 
 def _measure(call: Call, case: Case) -> Outcome:
+    if call.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     windows, window_s, count = (2, 0.05, 64) if call.rehearsal else (4, 2.0, NUM_PICTURES)
     config = configured(case.preset, case.batch_size)
     with tempfile.TemporaryDirectory() as directory:
@@ -191,8 +195,6 @@ def _measure(call: Call, case: Case) -> Outcome:
         last = losses.total.item()
     call.report.check(f"{case}: the loss is a number", math.isfinite(last), f"{first[0]:.4g} … {last:.4g}")
     memory = torch.cuda.max_memory_allocated() / 2**30 if call.device.type == "cuda" else 0.0
-    if call.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     return Outcome(case, tuple(rates), flops, statistics.mean(first), memory)
 
 

@@ -178,6 +178,14 @@ def test_engine_is_measured_with_every_row_in_use(tmp_path: Path) -> None:
     assert found["checks"][0]["name"] == "tiny: every step was full"
 
 
+def test_service_may_take_no_longer_to_start_than_leaves_time_for_its_loads() -> None:
+    clock = Clock()
+    call = Call(CPU, Budget(540.0, clock), False, report(rehearsal=False), Path())
+    assert serving.start_allowance_s(call) == serving.START_S
+    clock.now = 540.0 - serving.HTTP_S
+    assert serving.start_allowance_s(call) == serving.HTTP_S - serving.LOADS_S > 0.0
+
+
 def test_training_rate_is_measured_of_the_trainer(tmp_path: Path) -> None:
     assert training_rate.main(["--rehearse", "--out", str(tmp_path)]) == 0
     (figure,) = kept(tmp_path, "training_rate")["figures"]["training"]
@@ -245,18 +253,34 @@ def test_training_without_time_leaves_the_run_as_it_is(tmp_path: Path) -> None:
 
 def test_run_goes_on_from_its_parts(tmp_path: Path) -> None:
     """Two calls, the second of which finds nothing of the first but its parts."""
-    first = trainer_of(tmp_path / "first", steps=25)
-    first.run(until_step=10)
+    first = trainer_of(tmp_path / "first", steps=9)
+    first.run(until_step=2)
     shards.split(tmp_path / "first", tmp_path / "carried")
     out, run = tmp_path / "out", tmp_path / "second"
     arguments = ["--rehearse", "--out", str(out), "--run", str(run)]
     assert train.main([*arguments, "--shards", str(tmp_path / "carried")]) == 0
     (training,) = kept(out, "train")["figures"]["training"]
-    assert (training["first_step"], training["last_step"], training["num_steps"]) == (10, 25, 25)
+    assert (training["first_step"], training["last_step"], training["num_steps"]) == (2, 9, 9)
     shards.join(out / "shards", tmp_path / "home")
-    assert read_checkpoint(tmp_path / "home")["step"] == 25
+    assert read_checkpoint(tmp_path / "home")["step"] == 9
     with pytest.raises(SystemExit, match="plan is fixed: leave out --batch-size"):
         train.main([*arguments, "--batch-size", "16"])
+
+
+def test_call_that_finds_no_run_begins_none_and_keeps_the_parts(tmp_path: Path) -> None:
+    """A run, or its parts, that did not come along; then a run directory without a checkpoint."""
+    out, run = tmp_path / "out", tmp_path / "run"
+    (tmp_path / "earlier").mkdir()
+    parts = shards.split(tmp_path / "earlier", out / "shards")
+    arguments = ["--rehearse", "--out", str(out), "--run", str(run)]
+    with pytest.raises(SystemExit, match="holds no checkpoint: --preset begins a run"):
+        train.main(arguments)
+    assert not run.exists()
+    run.mkdir()
+    with pytest.raises(shards.ShardsError, match="run exists: name another target"):
+        train.main([*arguments, "--preset", "tiny", "--shards", str(out / "shards")])
+    assert not list(run.iterdir())
+    assert all(path.exists() for path in parts)
 
 
 def test_first_call_plans_whole_epochs_by_the_rate_it_measures(tmp_path: Path) -> None:
