@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.settings import SHIPPED_BUNDLE, Settings
 from tests.service.conftest import b64, eventually, fake_runner, png, serving
@@ -23,6 +23,10 @@ DISCONNECTED = (
 def press_on_slider(page: Page, key: str) -> None:
     page.locator(".bars input[data-prototype='21']").focus()
     page.keyboard.press(key)
+
+
+def unanswered(route: Route) -> None:
+    """The request arrives, and nothing comes of it."""
 
 
 def sample(url: str) -> int:
@@ -79,6 +83,23 @@ def test_service_that_is_away_is_said_to_be(open_studio: OpenStudio) -> None:
     page.unroute("**/edit")
     page.get_by_role("button", name="Try again").click()
     expect(status).to_contain_text("Done in")
+
+
+def test_trace_of_an_edit_that_was_undone_is_given_up(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    press_on_slider(page, "End")
+    timeline = page.locator(".timeline-panel")
+    expect(timeline.get_by_role("button", name="Play")).to_be_visible()
+    shown = timeline.locator(".timeline-body").inner_html()
+    page.route("**/trace", unanswered)
+    with page.expect_request("**/trace") as asked:
+        press_on_slider(page, "Home")
+    with page.expect_event("requestfailed", lambda request: request == asked.value):
+        page.keyboard.press("Control+z")
+    expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
+    expect(timeline.locator(".status")).to_have_attribute("data-state", "idle")
+    assert timeline.locator(".timeline-body").inner_html() == shown
 
 
 def test_picture_that_the_service_forgot_is_sent_again(
