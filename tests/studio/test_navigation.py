@@ -54,6 +54,35 @@ def test_link_put_into_the_address_is_opened(open_studio: OpenStudio, quick_url:
     expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "3")
 
 
+def test_back_from_another_link_opens_the_one_before(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#picture=reference-1&edits=21=5&steps=5", url=quick_url)
+    is_done(page)
+    page.evaluate("location.hash = '#picture=reference-2&edits=3=4&steps=5&view=prototypes'")
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    page.go_back()
+    expect(page).to_have_title("Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 1")
+    expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "21")
+    page.go_forward()
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 2")
+    expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "3")
+    assert "picture=reference-2" in page.url
+
+
+def test_link_that_cannot_be_opened_yet_stays_in_the_address(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url, expected=("status of 500",))
+    expect(page.locator(".bar").first).to_be_visible()
+    page.route("**/references?*", lambda route: route.fulfill(status=500))
+    page.evaluate("location.hash = '#picture=reference-2&view=prototypes'")
+    expect(page.locator("#main > .status [role=alert]")).to_contain_text("That did not work.")
+    expect(page).to_have_title("Prototype Studio")
+    page.unroute("**/references?*")
+    page.reload()
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 2")
+
+
 def test_skip_link_keeps_the_state_and_moves_the_focus(open_studio: OpenStudio, quick_url: str) -> None:
     page = open_studio("#model=cartoon-faces&edits=30=5&steps=5", url=quick_url)
     is_done(page)

@@ -71,11 +71,11 @@ export class Session {
   start(wanted) {
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
-      this.store.update({ models, view: wanted.view });
+      this.store.update({ models });
       const name = models.some(({ name }) => name === wanted.model) ? wanted.model : models[0].name;
       await this.#load(name, options);
       const known = wanted.edits.filter(({ target }) => this.#has(target));
-      this.store.update({ edits: known, settings: wanted.settings });
+      this.store.update({ view: wanted.view, edits: known, settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
   }
