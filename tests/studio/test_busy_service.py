@@ -85,6 +85,19 @@ def test_service_that_is_away_is_said_to_be(open_studio: OpenStudio) -> None:
     expect(status).to_contain_text("Done in")
 
 
+def test_answer_that_never_begins_is_given_up(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.clock.install()
+    page.route("**/edit", unanswered)
+    press_on_slider(page, "End")
+    page.clock.run_for(200)
+    status = page.locator(".pictures-panel .status")
+    expect(status).to_contain_text("Denoising…")
+    page.clock.run_for(150_000)
+    expect(status).to_contain_text("The service took longer than this page waits.")
+
+
 def test_trace_of_an_edit_that_was_undone_is_given_up(open_studio: OpenStudio, quick_url: str) -> None:
     page = open_studio(url=quick_url)
     expect(page.locator(".bar").first).to_be_visible()
