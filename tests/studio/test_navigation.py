@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.studio.conftest import OpenStudio
@@ -33,6 +37,29 @@ def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio,
     expect(page.locator(".pictures")).to_contain_text("example.png")
     is_done(page)
     expect(page.locator(".bar.is-edited")).to_have_count(1)
+
+
+def test_reload_keeps_a_large_picture_reduced(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
+    Image.fromarray(noise).save(large, compress_level=0)
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(large)
+    expect(page.locator(".pictures")).to_contain_text("large.png")
+    raise_prototype(page, 21)
+    page.reload()
+    expect(page.locator(".pictures")).to_contain_text("large.png")
+    is_done(page)
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+    assert page.evaluate("history.state.upload.base64.length") < 10_000
+
+
+def test_link_names_a_sample_of_the_largest_seed(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#picture=sample-4294967295", url=quick_url)
+    expect(page.locator(".pictures")).to_contain_text("sample of the prior, seed 4294967295")
 
 
 def test_another_model_is_given_the_users_own_picture(open_studio: OpenStudio, quick_url: str) -> None:

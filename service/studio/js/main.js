@@ -62,12 +62,11 @@ store.follow(["view"], ({ view }) => {
   }
 });
 
-const KEPT_CHARACTERS = 2_000_000;
 const REST_MS = 100;
 
 /** The user's own picture, as the tab keeps it over a reload: a link holds only what it is told to. */
-function uploadOf({ origin, base64 }) {
-  return origin.kind === "upload" && base64.length <= KEPT_CHARACTERS ? { name: origin.name, base64 } : null;
+function uploadOf({ origin, kept }) {
+  return origin.kind === "upload" && kept !== null ? { name: origin.name, base64: kept } : null;
 }
 
 /** What the address asks for, with the picture that was here before a reload. */

@@ -6,6 +6,7 @@
 import * as calls from "./calls.js";
 import { Problem } from "./api.js";
 import { reachOf, told } from "./attributes.js";
+import { reduced } from "./downloads.js";
 import { attributeTarget, editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
 import { History } from "./history.js";
 import { pngUrl } from "./dom.js";
@@ -19,6 +20,9 @@ const SETTLE_MS = 140;
 const DENOISING = "Denoising…";
 const MAX_FILE_BYTES = 20e6;
 /** Of a picture's file: the service takes bodies of 32 MiB unless it is told otherwise, and base64 adds a third. */
+
+const KEPT_CHARACTERS = 2_000_000;
+/** The browser's history is no place for larger ones. */
 
 export function initialState() {
   return {
@@ -166,11 +170,24 @@ export class Session {
   }
 
   async #encode(source, options) {
+    const kept = await this.#keepable(source);
     const { images } = await this.api.json(calls.encode(this.state.model, source), options);
+    this.#present({ ...source, imageId: images[0].image_id, kept }, images[0].activations);
+  }
+
+  /** The user's own picture, as the tab keeps it over a reload: a large one is reduced, as in a link. @returns {Promise<string|null>} base64 */
+  async #keepable({ origin, base64, url }) {
+    if (origin.kind !== "upload" || base64.length <= KEPT_CHARACTERS) return base64;
+    const { models, model } = this.state;
+    const [, height, width] = models.find(({ name }) => name === model).image_shape;
+    return reduced(url, width, height).catch(() => null); // the browser cannot read it; the service says whether it can
+  }
+
+  #present(source, activations) {
     this.changing.stop();
     this.store.update({
-      source: { ...source, imageId: images[0].image_id },
-      activations: images[0].activations,
+      source,
+      activations,
       live: null,
       outcome: null,
       focus: null,
