@@ -1,6 +1,7 @@
 /**
  * What a user can do, as verbs: each changes the store, and asks the service where it must.
  * Views call these and follow the store; none of them sends a request that changes anything shown elsewhere.
+ * @typedef {import("./calls.js").Source} Source
  */
 
 import * as calls from "./calls.js";
@@ -51,6 +52,7 @@ export function initialState() {
 export class Session {
   #history = new History();
   #settling = 0;
+  #reading = null; // the source that is being encoded, until it is
 
   /** @param {import("./api.js").Api} api @param {import("./store.js").Store} store */
   constructor(api, store) {
@@ -86,20 +88,20 @@ export class Session {
 
   /** The user's own picture goes along. @param {string} name */
   openModel(name) {
-    const { source } = this.state;
     return this.loading.start(`Opening ${name}…`, async (options) => {
-      await this.#load(name, options);
+      const source = await this.#load(name, options);
       if (source?.origin.kind === "upload") await this.#use({ ...source, imageId: null });
       else await this.#restore(null);
     });
   }
 
-  /** Read the prototypes anew, after a key was given or a name was changed elsewhere. */
+  /** Read what there is to know of a model, and leave the one before. @returns {Promise<Source|null>} what was shown, or chosen meanwhile */
   async #load(model, options) {
     const [{ prototypes, attributes }, { images }] = await Promise.all([
       this.api.json(calls.prototypes(model), options),
       this.api.json(calls.references(model), options),
     ]);
+    const source = this.#reading ?? this.state.source;
     clearTimeout(this.#settling); // what was still asked of the model before has no place here
     this.changing.stop();
     this.sourcing.stop();
@@ -119,6 +121,7 @@ export class Session {
       diagnosed: null,
       ...this.#undoState(),
     });
+    return source;
   }
 
   #has({ kind, index }) {
@@ -170,9 +173,14 @@ export class Session {
   }
 
   async #encode(source, options) {
-    const kept = await this.#keepable(source);
-    const { images } = await this.api.json(calls.encode(this.state.model, source), options);
-    this.#present({ ...source, imageId: images[0].image_id, kept }, images[0].activations);
+    this.#reading = source;
+    try {
+      const kept = await this.#keepable(source);
+      const { images } = await this.api.json(calls.encode(this.state.model, source), options);
+      this.#present({ ...source, imageId: images[0].image_id, kept }, images[0].activations);
+    } finally {
+      if (this.#reading === source) this.#reading = null;
+    }
   }
 
   /** The user's own picture, as the tab keeps it over a reload: a large one is reduced, as in a link. @returns {Promise<string|null>} base64 */
