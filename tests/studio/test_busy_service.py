@@ -8,12 +8,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service.settings import SHIPPED_BUNDLE, Settings
 from tests.service.conftest import b64, eventually, fake_runner, png, serving
 from tests.studio.conftest import GatedRunner, OpenStudio
+from tests.studio.test_journeys import EXAMPLE
 
 DISCONNECTED = (
     'patronus_requests_total{endpoint="edit",finished_reason="disconnected",model_name="fashion-mnist"}'
@@ -23,6 +25,10 @@ DISCONNECTED = (
 def press_on_slider(page: Page, key: str) -> None:
     page.locator(".bars input[data-prototype='21']").focus()
     page.keyboard.press(key)
+
+
+def unanswered(route: Route) -> None:
+    """The request arrives, and nothing comes of it."""
 
 
 def sample(url: str) -> int:
@@ -79,6 +85,57 @@ def test_service_that_is_away_is_said_to_be(open_studio: OpenStudio) -> None:
     page.unroute("**/edit")
     page.get_by_role("button", name="Try again").click()
     expect(status).to_contain_text("Done in")
+
+
+def test_answer_that_never_begins_is_given_up(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.clock.install()
+    page.route("**/edit", unanswered)
+    press_on_slider(page, "End")
+    page.clock.run_for(200)
+    status = page.locator(".pictures-panel .status")
+    expect(status).to_contain_text("Denoising…")
+    page.clock.run_for(150_000)
+    expect(status).to_contain_text("The service took longer than this page waits.")
+
+
+def test_trace_of_an_edit_that_was_undone_is_given_up(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    press_on_slider(page, "End")
+    timeline = page.locator(".timeline-panel")
+    expect(timeline.get_by_role("button", name="Play")).to_be_visible()
+    shown = timeline.locator(".timeline-body").inner_html()
+    page.route("**/trace", unanswered)
+    with page.expect_request("**/trace") as asked:
+        press_on_slider(page, "Home")
+    with page.expect_event("requestfailed", lambda request: request == asked.value):
+        page.keyboard.press("Control+z")
+    expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")
+    expect(timeline.locator(".status")).to_have_attribute("data-state", "idle")
+    assert timeline.locator(".timeline-body").inner_html() == shown
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_picture_chosen_while_a_model_opens_goes_along(
+    open_studio: OpenStudio, quick_url: str, is_read: bool
+) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    held: list[Route] = []
+    page.route("**/prototypes?model=cartoon-faces", lambda route: held.append(route))
+    with page.expect_request("**/prototypes?model=cartoon-faces"):
+        page.get_by_label("Model", exact=True).select_option("cartoon-faces")
+    if not is_read:
+        page.route("**/encode", unanswered, times=1)
+    with page.expect_request("**/encode"):
+        page.locator("#file").set_input_files(EXAMPLE)
+    if is_read:
+        expect(page.locator(".pictures")).to_contain_text("example.png")
+    held[0].continue_()
+    expect(page.locator(".bar")).to_have_count(48)
+    expect(page.locator(".pictures")).to_contain_text("example.png")
 
 
 def test_picture_that_the_service_forgot_is_sent_again(

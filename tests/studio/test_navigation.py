@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.studio.conftest import OpenStudio
@@ -35,6 +39,29 @@ def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio,
     expect(page.locator(".bar.is-edited")).to_have_count(1)
 
 
+def test_reload_keeps_a_large_picture_reduced(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
+    Image.fromarray(noise).save(large, compress_level=0)
+    page = open_studio(url=quick_url)
+    expect(page.locator(".bar").first).to_be_visible()
+    page.locator("#file").set_input_files(large)
+    expect(page.locator(".pictures")).to_contain_text("large.png")
+    raise_prototype(page, 21)
+    page.reload()
+    expect(page.locator(".pictures")).to_contain_text("large.png")
+    is_done(page)
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
+    assert page.evaluate("history.state.upload.base64.length") < 10_000
+
+
+def test_link_names_a_sample_of_the_largest_seed(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#picture=sample-4294967295", url=quick_url)
+    expect(page.locator(".pictures")).to_contain_text("sample of the prior, seed 4294967295")
+
+
 def test_another_model_is_given_the_users_own_picture(open_studio: OpenStudio, quick_url: str) -> None:
     page = open_studio(url=quick_url)
     expect(page.locator(".bar").first).to_be_visible()
@@ -52,6 +79,35 @@ def test_link_put_into_the_address_is_opened(open_studio: OpenStudio, quick_url:
     expect(page.locator(".pictures")).to_contain_text("reference picture 2")
     is_done(page)
     expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "3")
+
+
+def test_back_from_another_link_opens_the_one_before(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#picture=reference-1&edits=21=5&steps=5", url=quick_url)
+    is_done(page)
+    page.evaluate("location.hash = '#picture=reference-2&edits=3=4&steps=5&view=prototypes'")
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    page.go_back()
+    expect(page).to_have_title("Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 1")
+    expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "21")
+    page.go_forward()
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 2")
+    expect(page.locator(".bar.is-edited")).to_have_attribute("data-prototype", "3")
+    assert "picture=reference-2" in page.url
+
+
+def test_link_that_cannot_be_opened_yet_stays_in_the_address(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio(url=quick_url, expected=("status of 500",))
+    expect(page.locator(".bar").first).to_be_visible()
+    page.route("**/references?*", lambda route: route.fulfill(status=500))
+    page.evaluate("location.hash = '#picture=reference-2&view=prototypes'")
+    expect(page.locator("#main > .status [role=alert]")).to_contain_text("That did not work.")
+    expect(page).to_have_title("Prototype Studio")
+    page.unroute("**/references?*")
+    page.reload()
+    expect(page).to_have_title("Prototypes · Prototype Studio")
+    expect(page.locator(".pictures")).to_contain_text("reference picture 2")
 
 
 def test_skip_link_keeps_the_state_and_moves_the_focus(open_studio: OpenStudio, quick_url: str) -> None:

@@ -82,7 +82,7 @@ export class Api {
    */
   follow(call, options) {
     return this.#patiently(call, options, async (signal) => {
-      const response = await this.#fetch(call, "text/event-stream", signal); // silence ends it, however long it takes
+      const response = await this.#opened(call, signal); // from here on silence ends it, however long it takes
       let result;
       for await (const { name, data } of events(response)) {
         if (name === "progress") options.onProgress(data);
@@ -92,6 +92,18 @@ export class Api {
       if (result === undefined) throw new ConnectionLost("the stream broke off");
       return result;
     });
+  }
+
+  /** The stream of a call, of which the service sends the beginning soon, if only a comment. */
+  async #opened(call, signal) {
+    const opening = new AbortController();
+    const timer = setTimeout(() => opening.abort(new DOMException("no answer began", "TimeoutError")), TIMEOUT_MS);
+    const either = signal ? AbortSignal.any([signal, opening.signal]) : opening.signal;
+    try {
+      return await this.#fetch(call, "text/event-stream", either);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** Try again where the service is busy or away, after the time that it asks for; six times at most. */

@@ -2,7 +2,8 @@
  * Every request that the page makes, as a value: `api` sends it, and `code_export` shows it.
  * @typedef {{method: string, path: string, query?: Record<string, string>, body?: Record<string, any>}} Call
  * @typedef {{kind: "reference", index: number} | {kind: "sample", seed: number} | {kind: "upload", name: string}} Origin
- * @typedef {{origin: Origin, base64: string|null, url: string, imageId: string|null}} Source
+ * @typedef {{origin: Origin, base64: string|null, url: string, imageId: string|null, kept?: string|null}} Source
+ *   kept: what stays over a reload, in base64; null where nothing does
  */
 
 import { toApi } from "./edits.js";

@@ -20,7 +20,7 @@ import { settingsForm } from "./views/settings_form.js";
 import { sourcePanel } from "./views/source_panel.js";
 import { timeline } from "./views/timeline.js";
 
-const store = new Store(initialState());
+const store = new Store({ ...initialState(), view: wanted().view });
 const api = new Api({ onKeyNeeded: () => key.show(true), sendAgain: (...picture) => session.sendAgain(...picture) });
 const session = new Session(api, store);
 
@@ -62,12 +62,11 @@ store.follow(["view"], ({ view }) => {
   }
 });
 
-const KEPT_CHARACTERS = 2_000_000;
 const REST_MS = 100;
 
 /** The user's own picture, as the tab keeps it over a reload: a link holds only what it is told to. */
-function uploadOf({ origin, base64 }) {
-  return origin.kind === "upload" && base64.length <= KEPT_CHARACTERS ? { name: origin.name, base64 } : null;
+function uploadOf({ origin, kept }) {
+  return origin.kind === "upload" && kept !== null ? { name: origin.name, base64: kept } : null;
 }
 
 /** What the address asks for, with the picture that was here before a reload. */
@@ -77,7 +76,9 @@ function wanted() {
   return asked.origin === null && upload ? { ...asked, origin: { kind: "upload", ...upload } } : asked;
 }
 
-// Back and forward go through the views; what else the link holds is the present state's, whatever the view.
+// Back and forward go through the views; what else the link holds is the present state's, whatever the view. Each
+// entry of the browser's history says which opening of a link it belongs to: on the way to another, that is opened.
+let opened = history.state?.opened ?? Date.now();
 let writing = 0;
 store.follow(["model", "source", "edits", "settings", "view"], () => {
   clearTimeout(writing);
@@ -90,11 +91,13 @@ function isInAnotherView() {
 function write() {
   const { source, view } = store.state;
   if (source === null) return; // not there yet: the link is still to be followed
-  history[isInAnotherView() ? "pushState" : "replaceState"]({ view, upload: uploadOf(source) }, "", toHash(store.state));
+  history[isInAnotherView() ? "pushState" : "replaceState"]({ view, opened, upload: uploadOf(source) }, "", toHash(store.state));
 }
 window.addEventListener("popstate", ({ state }) => {
-  if (state !== null) session.show(state.view);
-  else session.start(fromHash(location.hash)); // another link was put into the address
+  if (state?.opened === opened) return session.show(state.view);
+  clearTimeout(writing); // what is shown does not belong to this entry
+  opened = state?.opened ?? Date.now(); // none where another link was put into the address
+  session.start(wanted());
 });
 document.querySelector(".skip-link").addEventListener("click", (event) => {
   event.preventDefault(); // the address holds the state, and no place in the page

@@ -1,11 +1,13 @@
 /**
  * What a user can do, as verbs: each changes the store, and asks the service where it must.
  * Views call these and follow the store; none of them sends a request that changes anything shown elsewhere.
+ * @typedef {import("./calls.js").Source} Source
  */
 
 import * as calls from "./calls.js";
 import { Problem } from "./api.js";
 import { reachOf, told } from "./attributes.js";
+import { reduced } from "./downloads.js";
 import { attributeTarget, editOf, prototypeTarget, withEdit, withoutEdit } from "./edits.js";
 import { History } from "./history.js";
 import { pngUrl } from "./dom.js";
@@ -19,6 +21,9 @@ const SETTLE_MS = 140;
 const DENOISING = "Denoising…";
 const MAX_FILE_BYTES = 20e6;
 /** Of a picture's file: the service takes bodies of 32 MiB unless it is told otherwise, and base64 adds a third. */
+
+const KEPT_CHARACTERS = 2_000_000;
+/** The browser's history is no place for larger ones. */
 
 export function initialState() {
   return {
@@ -47,6 +52,7 @@ export function initialState() {
 export class Session {
   #history = new History();
   #settling = 0;
+  #reading = null; // the source that is being encoded, until it is
 
   /** @param {import("./api.js").Api} api @param {import("./store.js").Store} store */
   constructor(api, store) {
@@ -71,31 +77,31 @@ export class Session {
   start(wanted) {
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
-      this.store.update({ models, view: wanted.view });
+      this.store.update({ models });
       const name = models.some(({ name }) => name === wanted.model) ? wanted.model : models[0].name;
       await this.#load(name, options);
       const known = wanted.edits.filter(({ target }) => this.#has(target));
-      this.store.update({ edits: known, settings: wanted.settings });
+      this.store.update({ view: wanted.view, edits: known, settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
   }
 
   /** The user's own picture goes along. @param {string} name */
   openModel(name) {
-    const { source } = this.state;
     return this.loading.start(`Opening ${name}…`, async (options) => {
-      await this.#load(name, options);
+      const source = await this.#load(name, options);
       if (source?.origin.kind === "upload") await this.#use({ ...source, imageId: null });
       else await this.#restore(null);
     });
   }
 
-  /** Read the prototypes anew, after a key was given or a name was changed elsewhere. */
+  /** Read what there is to know of a model, and leave the one before. @returns {Promise<Source|null>} what was shown, or chosen meanwhile */
   async #load(model, options) {
     const [{ prototypes, attributes }, { images }] = await Promise.all([
       this.api.json(calls.prototypes(model), options),
       this.api.json(calls.references(model), options),
     ]);
+    const source = this.#reading ?? this.state.source;
     clearTimeout(this.#settling); // what was still asked of the model before has no place here
     this.changing.stop();
     this.sourcing.stop();
@@ -115,6 +121,7 @@ export class Session {
       diagnosed: null,
       ...this.#undoState(),
     });
+    return source;
   }
 
   #has({ kind, index }) {
@@ -166,11 +173,29 @@ export class Session {
   }
 
   async #encode(source, options) {
-    const { images } = await this.api.json(calls.encode(this.state.model, source), options);
+    this.#reading = source;
+    try {
+      const kept = await this.#keepable(source);
+      const { images } = await this.api.json(calls.encode(this.state.model, source), options);
+      this.#present({ ...source, imageId: images[0].image_id, kept }, images[0].activations);
+    } finally {
+      if (this.#reading === source) this.#reading = null;
+    }
+  }
+
+  /** The user's own picture, as the tab keeps it over a reload: a large one is reduced, as in a link. @returns {Promise<string|null>} base64 */
+  async #keepable({ origin, base64, url }) {
+    if (origin.kind !== "upload" || base64.length <= KEPT_CHARACTERS) return base64;
+    const { models, model } = this.state;
+    const [, height, width] = models.find(({ name }) => name === model).image_shape;
+    return reduced(url, width, height).catch(() => null); // the browser cannot read it; the service says whether it can
+  }
+
+  #present(source, activations) {
     this.changing.stop();
     this.store.update({
-      source: { ...source, imageId: images[0].image_id },
-      activations: images[0].activations,
+      source,
+      activations,
       live: null,
       outcome: null,
       focus: null,

@@ -4,7 +4,7 @@
  */
 
 import { attributeTarget, prototypeTarget } from "./edits.js";
-import { DEFAULT_SETTINGS, settingFrom } from "./settings.js";
+import { DEFAULT_SETTINGS, RANGES, settingFrom } from "./settings.js";
 
 /** Parts of the page; the first is shown where a link names none. */
 export const VIEWS = ["studio", "prototypes", "compare", "diagnose"];
@@ -56,8 +56,9 @@ function originText(origin, reduced) {
 function originFrom(text) {
   const [, kind, value] = /^(reference|sample|png)-(.+)$/s.exec(text) ?? [];
   if (kind === "png") return { kind: "upload", name: "picture of the link", base64: value.replaceAll(" ", "+") };
-  if (!/^\d{1,9}$/.test(value ?? "")) return null;
-  return kind === "reference" ? { kind, index: Number(value) } : { kind: "sample", seed: Number(value) };
+  if (!/^\d{1,10}$/.test(value ?? "")) return null;
+  if (kind === "reference") return { kind, index: Number(value) };
+  return Number(value) <= RANGES.seed[1] ? { kind: "sample", seed: Number(value) } : null;
 }
 
 /** As 21=5.3, or for an attribute as @glasses=5.3 or @glasses=max. */

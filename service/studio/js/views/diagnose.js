@@ -88,7 +88,7 @@ export function diagnoseView({ session, showCode }) {
       code.hidden = false;
       report.hidden = false;
       results.replaceChildren(...contents(response, session.state, diagnoseAll));
-      if (response.num_established > 0) session.hasDone("coupled");
+      session.hasDone("coupled"); // that nothing is coupled is an answer, too
       return `Done in ${response.total_s.toFixed(1)} s.`;
     });
   }

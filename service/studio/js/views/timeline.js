@@ -13,6 +13,7 @@ const SHOWN_OF_AN_ATTRIBUTE = 2;
 
 export function timeline({ session, showCode }) {
   const task = new Task(new StatusLine());
+  let tracing = null; // the call that is being traced
   let traced = null; // the call and its answer
   const plot = element("div", {});
   const picture = pixelImage(null, "");
@@ -44,7 +45,7 @@ export function timeline({ session, showCode }) {
     if (source === null || outcome === null || traced?.source !== source) clear();
     if (panel.open && outcome !== null) trace();
   });
-  session.store.follow(["edits", "settings", "source"], () => isStale() && task.stop()); // what it traces is not what is shown any more
+  session.store.follow(["edits", "settings", "source"], () => isStale() && halt()); // what it traces is not what is shown any more
   session.store.follow(["prototypes", "focus"], () => traced !== null && show());
   session.store.follow(["isPlaying"], ({ isPlaying }) => {
     clearInterval(playing);
@@ -60,28 +61,35 @@ export function timeline({ session, showCode }) {
     return calls.trace(model, source, edits, settings);
   }
 
+  /** Whether what is shown is neither traced nor, where a trace runs, what that is of. */
   function isStale() {
-    return session.state.source === null || JSON.stringify(wanted()) !== JSON.stringify(traced?.call);
+    const call = task.isRunning ? tracing : traced?.call;
+    return session.state.source === null || JSON.stringify(wanted()) !== JSON.stringify(call);
+  }
+
+  function halt() {
+    task.stop();
+    session.pause(); // or the next trace, which nobody asked to see, would play
   }
 
   function clear() {
-    task.stop();
+    halt();
     task.status.idle();
     traced = null;
     body.hidden = true;
     code.hidden = true;
     play.hidden = true;
-    session.pause();
     hint.textContent = BEFORE;
   }
 
   function trace() {
-    const call = wanted();
-    const { source } = session.state;
     return task.start("Tracing…", async (options) => {
-      const response = await session.api.follow(call, {
-        ...options,
-        onProgress: ({ step, steps }) => task.status.advance(step / steps, `${step} of ${steps}`),
+      const call = (tracing = wanted()); // of this moment, also where it is tried again
+      const { source } = session.state;
+      const onProgress = ({ step, steps }) => task.status.advance(step / steps, `${step} of ${steps}`);
+      const response = await session.api.follow(call, { ...options, onProgress }).catch((error) => {
+        if (!options.signal.aborted) session.pause();
+        throw error;
       });
       traced = { call, response, source };
       scrub.max = String(response.images[0].previews.length - 1);
