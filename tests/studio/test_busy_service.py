@@ -22,8 +22,8 @@ DISCONNECTED = (
 )
 
 
-def press_on_slider(page: Page, key: str) -> None:
-    page.locator(".bars input[data-prototype='21']").focus()
+def press_on_slider(page: Page, key: str, prototype: int = 21) -> None:
+    page.locator(f".bars input[data-prototype='{prototype}']").focus()
     page.keyboard.press(key)
 
 
@@ -109,7 +109,7 @@ def test_trace_of_an_edit_that_was_undone_is_given_up(open_studio: OpenStudio, q
     shown = timeline.locator(".timeline-body").inner_html()
     page.route("**/trace", unanswered)
     with page.expect_request("**/trace") as asked:
-        press_on_slider(page, "Home")
+        press_on_slider(page, "End", prototype=3)  # another gesture: undone by itself
     with page.expect_event("requestfailed", lambda request: request == asked.value):
         page.keyboard.press("Control+z")
     expect(page.locator(".pictures-panel .status")).to_contain_text("Done in")

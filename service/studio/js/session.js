@@ -75,6 +75,7 @@ export class Session {
 
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
   start(wanted) {
+    this.#leave();
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
       this.store.update({ models });
@@ -102,9 +103,7 @@ export class Session {
       this.api.json(calls.references(model), options),
     ]);
     const source = this.#reading ?? this.state.source;
-    clearTimeout(this.#settling); // what was still asked of the model before has no place here
-    this.changing.stop();
-    this.sourcing.stop();
+    this.#leave();
     this.#history.clear();
     this.store.update({
       model,
@@ -122,6 +121,13 @@ export class Session {
       ...this.#undoState(),
     });
     return source;
+  }
+
+  /** What was still asked for what is left has no place in what comes, nor in its entry of the browser's history. */
+  #leave() {
+    clearTimeout(this.#settling);
+    this.changing.stop();
+    this.sourcing.stop();
   }
 
   #has({ kind, index }) {
