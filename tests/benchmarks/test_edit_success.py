@@ -20,9 +20,9 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 def test_raising_a_prototype_raises_its_activation_in_90_of_100_images() -> None:
     bundle = Bundle.load(SHIPPED_BUNDLE)
     images = load_fashion_mnist(DATA, "test", bundle.config.image).pixels[:100]
-    results = measure(bundle, images, [0, 12, 24], steps=20, rounds=4, holds=[False]).results
+    results = measure(bundle, images, [0, 24], steps=20, rounds=4, holds=[False]).results
     in_the_end = [result for result in results if result.rounds == 4]
-    assert len(in_the_end) == 3
+    assert len(in_the_end) == 2
     assert all(result.raised >= 90 for result in in_the_end), in_the_end
 
 
