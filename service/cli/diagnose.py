@@ -268,8 +268,8 @@ def _strongest(kind: str, couplings: Sequence[Coupling], mark: str) -> str:
     if not couplings or not couplings[0].is_established:
         return ""
     first = couplings[0]
-    leakage = "" if first.leakage is None else f", leakage {first.leakage:+.2f}"
+    leakage = "" if first.leakage is None else f", leakage {first.leakage:+z.2f}"
     return (
         f"strongest on another {kind}: {_changed(first)} -> {_affected(first, mark)}, "
-        f"effect {first.effect:+.2f} ({first.low:+.2f} to {first.high:+.2f}){leakage}, p {first.p:.4f}"
+        f"effect {first.effect:+z.2f} ({first.low:+z.2f} to {first.high:+z.2f}){leakage}, p {first.p:.4f}"
     )

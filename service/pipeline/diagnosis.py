@@ -303,7 +303,7 @@ class _Table:
         if self.effects.is_established[i, k]:
             return "established"
         effect, asked = float(self.effects.effect.value[i, k]), float(self.asked[i, k])
-        if self.deducts_asked and effect != 0.0 and 0.0 <= effect * np.sign(asked) <= abs(asked):
+        if self.deducts_asked and 0.0 < effect * np.sign(asked) <= abs(asked):
             return "within_asked"
         return "chance"
 

@@ -178,17 +178,17 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
     item = table.couplings[0]
     pictures = f"{_sample(item, 'before', image_size)}<b>→</b>{_sample(item, 'after', image_size)}"
     figures = [
-        f"<b>{item.effect:+.2f}</b> standard deviations, 95% bootstrap interval {item.low:+.2f} … "
-        f"{item.high:+.2f}"
+        f"<b>{item.effect:+z.2f}</b> standard deviations, 95% bootstrap interval {item.low:+z.2f} … "
+        f"{item.high:+z.2f}"
     ]
     if item.asked is not None:
-        figures.append(f"of which the request itself asked for {item.asked:+.2f}")
+        figures.append(f"of which the request itself asked for {item.asked:+z.2f}")
     if item.leakage is not None:
         own = diagnosis.interventions[item.intervention].effect
-        figures.append(f"leakage <b>{item.leakage:+.2f}</b> of its own change of {own:+.2f}")
+        figures.append(f"leakage <b>{item.leakage:+z.2f}</b> of its own change of {own:+z.2f}")
     figures.append(f"p {_p(item.p)}, corrected for all {table.num_pairs} pairs")
     figures.append(
-        f"r in the training data {item.data_correlation:+.2f}"
+        f"r in the training data {item.data_correlation:+z.2f}"
         + (": correlated there as well" if "data" in item.explained_by else "")
     )
     more = f"<p>{table.num_established} of {table.num_pairs} pairs are established.</p>"
@@ -207,9 +207,9 @@ def _own_effects(diagnosis: DiagnoseResponse, names: _Names) -> str:
         cells = [
             names.intervention(item),
             "0.01 to 0.99 quantile" if item.edit is None else _how(item.edit),
-            f"{item.asked:+.2f}",
-            f"<b>{item.effect:+.2f}</b>",
-            f"{item.low:+.2f} … {item.high:+.2f}",
+            f"{item.asked:+z.2f}",
+            f"<b>{item.effect:+z.2f}</b>",
+            f"{item.low:+z.2f} … {item.high:+z.2f}",
             "yes" if item.responds else "not told from chance",
         ]
         rows.append(f"<tr>{_cells(heads, cells)}</tr>")
@@ -285,34 +285,34 @@ def _is_of_attribute(item: CouplingModel) -> bool:
 def _columns(
     item: CouplingModel, table: _Table, names: _Names, image_size: tuple[int, int], reach: float
 ) -> list[str]:
-    leakage = "unknown" if item.leakage is None else f"<b>{item.leakage:+.2f}</b>"
+    leakage = "unknown" if item.leakage is None else f"<b>{item.leakage:+z.2f}</b>"
     if item.leakage_low is not None and item.leakage_high is not None:
-        leakage += f"<br><small>{item.leakage_low:+.2f} … {item.leakage_high:+.2f}</small>"
+        leakage += f"<br><small>{item.leakage_low:+z.2f} … {item.leakage_high:+z.2f}</small>"
     marks = {
         name: f"<br><small>{text}</small>" if name in item.explained_by else ""
         for name, text in (("data", "also correlated"), ("overlap", "same place"), ("asked", "half or more"))
     }
     pictures = f'<span class="pictures">{_sample(item, "before", image_size)}'
     pictures += f"{_sample(item, 'after', image_size)}</span>"
-    interval = f"<small>{item.low:+.2f} … {item.high:+.2f}</small>"
+    interval = f"<small>{item.low:+z.2f} … {item.high:+z.2f}</small>"
     cells = [
         names.changed(item),
         names.affected(item),
         pictures,
-        f"{_bar(item, reach)}<br><b>{item.effect:+.2f}</b> {interval}",
+        f"{_bar(item, reach)}<br><b>{item.effect:+z.2f}</b> {interval}",
     ]
     if table.shows_asked:
-        cells.append("" if item.asked is None else f"{item.asked:+.2f}{marks['asked']}")
+        cells.append("" if item.asked is None else f"{item.asked:+z.2f}{marks['asked']}")
     if table.shows_beyond:
-        beyond = f"<br><small>{item.beyond_low:+.2f} … {item.beyond_high:+.2f}</small>"
-        cells.append("" if item.asked is None else f"<b>{item.beyond:+.2f}</b>{beyond}")
+        beyond = f"<br><small>{item.beyond_low:+z.2f} … {item.beyond_high:+z.2f}</small>"
+        cells.append("" if item.asked is None else f"<b>{item.beyond:+z.2f}</b>{beyond}")
     other = item.auroc if table.is_of_attributes else item.overlap
     return [
         *cells,
         leakage,
         _p(item.p),
         FINDINGS[item.finding],
-        f"{item.data_correlation:+.2f}{marks['data']}",
+        f"{item.data_correlation:+z.2f}{marks['data']}",
         "" if other is None else f"{other:.2f}{marks['overlap']}",
     ]
 
@@ -390,7 +390,7 @@ def _facts(diagnosis: DiagnoseResponse, names: _Names) -> str:
     if agreement is not None:
         facts.append(
             "Over all pairs of prototypes, leakage correlates by "
-            f"r = {agreement:+.2f} with how the two correlate in the training data."
+            f"r = {agreement:+z.2f} with how the two correlate in the training data."
         )
     if silent:
         facts.append(f"No change of their own was seen in {', '.join(map(names.intervention_text, silent))}.")

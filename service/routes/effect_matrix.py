@@ -64,12 +64,12 @@ def _cell(
 ) -> str:
     effect, beyond, p = effects.effect[i][k], effects.beyond[i][k], effects.p[i][k]
     place = f'x="{corner[0]}" y="{corner[1]}" width="{CELL_PX - 1}" height="{CELL_PX - 1}"'
-    text = f"{pair}: {effect:+.2f} ({effects.low[i][k]:+.2f} … {effects.high[i][k]:+.2f})"
+    text = f"{pair}: {effect:+z.2f} ({effects.low[i][k]:+z.2f} … {effects.high[i][k]:+z.2f})"
     if p is None:
         return f'<rect class="self" {place}><title>{escape(text)}</title></rect>'
     if (asked := effects.asked[i][k]) is not None:
-        text += f", asked {asked:+.2f}"
-    text += f", p {p:.4f}, r in the data {effects.data_correlation[i][k]:+.2f}"
+        text += f", asked {asked:+z.2f}"
+    text += f", p {p:.4f}, r in the data {effects.data_correlation[i][k]:+z.2f}"
     kind = "up" if beyond >= 0 else "down"
     kind += " sure" if p <= established else ""
     opacity = abs(beyond) / strongest
