@@ -251,8 +251,8 @@ def _legend(found: Diagnosis, columns: Sequence[str]) -> list[str]:
 
 def _summary(found: Diagnosis) -> list[str]:
     lines = [
-        f"{found.num_established} of {found.num_pairs} effects on prototypes are established; "
-        f"{found.num_leaking} of them have a leakage of a tenth or more"
+        f"{found.num_established} of {found.num_pairs} effects on prototypes are established, "
+        f"{found.num_leaking} with a leakage of a tenth or more"
     ]
     strongest = [_strongest("prototype", found.couplings, "")]
     if found.attributes is not None:

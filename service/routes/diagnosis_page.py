@@ -23,7 +23,7 @@ ORIGINS = {
 }
 FINDINGS = {
     "established": "established",
-    "within_asked": "within what was asked, so p is 1",
+    "within_asked": "within what was asked",
     "chance": "may be chance",
 }
 SHOWN_OPEN = 6
@@ -76,6 +76,14 @@ class _Table:
     @property
     def shows_asked(self) -> bool:
         return any(item.asked is not None for item in self.couplings)
+
+    @property
+    def shows_overlap(self) -> bool:
+        return any(item.overlap is not None for item in self.couplings)
+
+    @property
+    def shows_auroc(self) -> bool:
+        return any(item.auroc is not None for item in self.couplings)
 
     @property
     def shows_beyond(self) -> bool:
@@ -165,10 +173,11 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
     """The first coupling in rank, in words and pictures, or that there is none."""
     title = f"<h3>On {table.what}</h3>"
     if not table.num_established:
+        beyond = ", or goes beyond what was asked," if table.shows_beyond else ""
         return (
             f'<article class="card">{title}<p class="big">None established</p><p>Of {table.num_pairs} pairs, '
-            f"none could be told from chance in {diagnosis.num_samples} samples: more samples see smaller "
-            "effects.</p></article>"
+            f"none could be told from chance{beyond} in {diagnosis.num_samples} samples: more samples see "
+            "smaller effects.</p></article>"
         )
     if not table.couplings:
         return (
@@ -182,7 +191,7 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
         f"{item.high:+z.2f}"
     ]
     if item.asked is not None:
-        figures.append(f"of which the request itself asked for {item.asked:+z.2f}")
+        figures.append(f"{_who_asks(item)} {item.asked:+z.2f}{_share_asked(item)}")
     if item.leakage is not None:
         own = diagnosis.interventions[item.intervention].effect
         figures.append(f"leakage <b>{item.leakage:+z.2f}</b> of its own change of {own:+z.2f}")
@@ -191,12 +200,25 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
         f"r in the training data {item.data_correlation:+z.2f}"
         + (": correlated there as well" if "data" in item.explained_by else "")
     )
+    verb = "also raises" if item.effect >= 0 else "also lowers"
     more = f"<p>{table.num_established} of {table.num_pairs} pairs are established.</p>"
     return (
-        f'<article class="card">{title}<p class="big">{names.changed(item)}<small>also changes</small>'
+        f'<article class="card">{title}<p class="big">{names.changed(item)}<small>{verb}</small>'
         f'{names.affected(item)}</p><p class="pictures">{pictures}</p>'
         f"<ul>{''.join(f'<li>{figure}</li>' for figure in figures)}</ul>{more}</article>"
     )
+
+
+def _who_asks(item: CouplingModel) -> str:
+    if item.attribute is not None:
+        return "the request itself asks for"
+    return "the attribute's probe reads the changed prototype, which as asked for makes"
+
+
+def _share_asked(item: CouplingModel) -> str:
+    if "asked" not in item.explained_by:
+        return ""
+    return ": all of it" if abs(item.effect) <= abs(item.asked or 0.0) else ": half of it or more"
 
 
 def _own_effects(diagnosis: DiagnoseResponse, names: _Names) -> str:
@@ -232,8 +254,9 @@ def _ranking(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_si
     heads = ["changed", "changes as well", "before, after", "effect"]
     heads += ["asked"] if table.shows_asked else []
     heads += ["beyond"] if table.shows_beyond else []
-    heads += ["leakage", "p, corrected", "finding", "r in the data"]
-    heads += ["AUROC" if table.is_of_attributes else "overlap"]
+    heads += ["leakage", "p, corrected", "r in the data"]
+    heads += ["overlap"] if table.shows_overlap else []
+    heads += ["AUROC"] if table.shows_auroc else []
     head = "".join(f'<th scope="col">{name}</th>' for name in ("", *heads))
     rows = []
     for rank, item in enumerate(table.couplings, start=1):
@@ -257,17 +280,21 @@ def _legend(table: _Table, diagnosis: DiagnoseResponse) -> str:
         "leakage": "the effect as a share of the own effect of what was changed",
         "p": f"of no effect, by flipping signs of samples, corrected for all {table.num_pairs} pairs of this "
         f"table; {least.p:g} or less is established",
-        "r in the data": "correlation of the two in the training data; from "
-        f"{least.data_correlation:g} on, in the direction of the effect, it is marked as also correlated. It "
-        "was only observed, and proves no cause",
+        "r in the data": "correlation of the two in the training data; of "
+        f"{least.data_correlation:g} or more, in the direction of the effect, it is marked as also "
+        "correlated. It was only observed, and proves no cause",
     }
     if table.is_of_attributes:
-        lines["effect"] += ", of the log-odds that a linear probe gives"
-        lines["AUROC"] = "how well the prototype alone tells the attribute; 0.5: not at all"
-    else:
-        lines["overlap"] = f"of the two boxes, from {least.overlap:.2f} on marked as the same place"
+        lines["effect"] += (
+            "; of the log-odds that a linear probe gives. Attributes of which only one can be true have to "
+            "fall where another rises"
+        )
+    if table.shows_auroc:
+        lines["AUROC"] = "how well the prototype alone tells the attribute in test images; 0.5: not at all"
+    if table.shows_overlap:
+        lines["overlap"] = f"of the two boxes; from {least.overlap:.2f} on it is marked as the same place"
     if table.shows_asked:
-        lines["asked"] = "what of the effect the request itself asks for"
+        lines["asked"] = "what the effect would be if pictures showed just what the request itself asks for"
     if table.shows_beyond:
         lines["beyond"] = (
             "what goes further; only that counts, for leakage and p too. Within what was asked, p is 1"
@@ -290,7 +317,7 @@ def _columns(
         leakage += f"<br><small>{item.leakage_low:+z.2f} … {item.leakage_high:+z.2f}</small>"
     marks = {
         name: f"<br><small>{text}</small>" if name in item.explained_by else ""
-        for name, text in (("data", "also correlated"), ("overlap", "same place"), ("asked", "half or more"))
+        for name, text in (("data", "also correlated"), ("overlap", "same place"))
     }
     pictures = f'<span class="pictures">{_sample(item, "before", image_size)}'
     pictures += f"{_sample(item, 'after', image_size)}</span>"
@@ -299,22 +326,20 @@ def _columns(
         names.changed(item),
         names.affected(item),
         pictures,
-        f"{_bar(item, reach)}<br><b>{item.effect:+z.2f}</b> {interval}",
+        f"{_bar(item, reach)}<br><b>{item.effect:+z.2f}</b><br>{interval}",
     ]
     if table.shows_asked:
-        cells.append("" if item.asked is None else f"{item.asked:+z.2f}{marks['asked']}")
+        cells.append("" if item.asked is None else f"{item.asked:+z.2f}")
     if table.shows_beyond:
         beyond = f"<br><small>{item.beyond_low:+z.2f} … {item.beyond_high:+z.2f}</small>"
         cells.append("" if item.asked is None else f"<b>{item.beyond:+z.2f}</b>{beyond}")
-    other = item.auroc if table.is_of_attributes else item.overlap
-    return [
-        *cells,
-        leakage,
-        _p(item.p),
-        FINDINGS[item.finding],
-        f"{item.data_correlation:+z.2f}{marks['data']}",
-        "" if other is None else f"{other:.2f}{marks['overlap']}",
-    ]
+    p = f"{_p(item.p)}<br><small>{FINDINGS[item.finding]}</small>"
+    cells += [leakage, p, f"{item.data_correlation:+z.2f}{marks['data']}"]
+    if table.shows_overlap:
+        cells.append("" if item.overlap is None else f"{item.overlap:.2f}{marks['overlap']}")
+    if table.shows_auroc:
+        cells.append("" if item.auroc is None else f"{item.auroc:.2f}")
+    return cells
 
 
 def _p(p: float) -> str:
@@ -324,7 +349,7 @@ def _p(p: float) -> str:
 def _cells(heads: Sequence[str], cells: Sequence[str]) -> str:
     """With their heads, which a narrow screen shows beside them; none of nothing."""
     return "".join(
-        f'<td data-head="{head}">{cell}</td>' if cell else "<td></td>"
+        f'<td data-head="{head}"><div>{cell}</div></td>' if cell else "<td></td>"
         for head, cell in zip(heads, cells, strict=True)
     )
 
@@ -404,7 +429,10 @@ def _facts(diagnosis: DiagnoseResponse, names: _Names) -> str:
     }
     table = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows.items())
     items = "".join(f"<li>{fact}</li>" for fact in facts)
-    return f'<section><h2>Of the whole</h2><ul>{items}</ul><table class="facts">{table}</table></section>'
+    return (
+        f'<section><h2>The experiment as a whole</h2><ul>{items}</ul><table class="facts">{table}</table>'
+        "</section>"
+    )
 
 
 STYLE = """
@@ -418,8 +446,9 @@ h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem}h3{font-size:1rem;marg
 table{border-collapse:collapse}th,td{padding:.35rem .6rem;text-align:left;vertical-align:middle}
 .rows tbody tr{border-top:1px solid var(--line)}.rows th{color:var(--soft);font-weight:600}
 .facts th{color:var(--soft);font-weight:600;padding-left:0}.wide{overflow-x:auto}
-.weak td{color:var(--soft)}.weak img,.weak svg{opacity:.6}small{color:var(--soft)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem}
+.weak td{color:var(--soft)}.weak img,.weak svg{opacity:.6}small{color:var(--soft);white-space:nowrap}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem;
+align-items:start}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem}
 .card p{margin:.5rem 0}.card ul{margin:.5rem 0;padding-left:1.2rem}
 .big{font-size:1.25rem;font-weight:600;display:flex;flex-wrap:wrap;gap:.6rem;align-items:center}
@@ -437,11 +466,10 @@ img{image-rendering:pixelated;display:block}.patch{height:36px;width:auto}
 .line{stroke:var(--text);fill:none}.sure{stroke:var(--text);stroke-width:1}
 .matrix text{font-size:10px;fill:var(--soft)}dt{font-weight:600;margin-top:.6rem}dd{margin-left:0}
 summary{cursor:pointer;color:var(--soft)}
-@media(max-width:44rem){.rows thead{display:none}.rows,.rows tbody,.rows tr,.rows td{display:block}
-.rows tr{padding:.6rem 0}.rows tbody th{display:block;padding:0}
-.rows td{display:flex;gap:.6rem;padding:.15rem 0;align-items:center}.rows td:empty{display:none}
-.rows td::before{content:attr(data-head);flex:0 0 7.5rem;color:var(--soft)}.rows td br{display:none}
-.rows td{flex-wrap:wrap}}
+@media(max-width:44rem){.rows thead{display:none}.rows,.rows tbody,.rows tr,.rows tbody th{display:block}
+.rows tr{padding:.6rem 0}.rows th,.rows td{padding:.15rem 0}.rows td:empty{display:none}
+.rows td{display:grid;grid-template-columns:7.5rem 1fr;gap:.6rem}
+.rows td::before{content:attr(data-head);color:var(--soft)}}
 """
 
 
@@ -456,8 +484,6 @@ So a part of each effect is in the request before any picture is made. Of a prot
 all of it was meant; p, leakage and rank are of what goes beyond, and within it p is 1. Of another attribute
 the whole effect counts, as nobody wanted it. Where a prototype is changed, an attribute's probe reads it, and
 that part of the effect counts as asked.</dd>
-<dt>Attributes that exclude one another</dt><dd>Of classes, say, only one can be true: all others have to fall
-where one of them rises.</dd>
 <dt>p, established</dt><dd>How often chance alone would give so strong an effect anywhere in the same table
 (sign flips of whole samples, stepping down from the largest). At {least.p:g}, one table in 20 of a model
 without any coupling names one; prototypes and attributes are a table each. Established effects rank first,
@@ -468,6 +494,6 @@ their boxes is {least.overlap:.2f} or more), was only seen beside it. It fits a 
 one thing seen twice, and proves neither.</dd>
 <dt>Pictures</dt><dd>The sample with the median effect. The solid frame is where the prototype is that was
 changed, the dashed one where the other is.</dd>
-<dt>AUROC</dt><dd>Measured on test images; below 0.5, a low activation is the sign of the attribute. A
-prototype that stands for an attribute should move it.</dd>
+<dt>AUROC</dt><dd>Below 0.5, a low activation is the sign of the attribute. A prototype that stands for an
+attribute should move it.</dd>
 </dl></section>"""

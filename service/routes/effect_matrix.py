@@ -8,7 +8,7 @@ from html import escape
 from service.routes.schemas import EffectsModel, InterventionModel
 
 CELL_PX = 15
-LABEL_PX = 30
+LETTER_PX = 6
 LONGEST_LABEL = 20
 
 Corner = tuple[int, int]
@@ -38,7 +38,7 @@ def effect_matrix(
     rows = [item.attribute or "" if item.prototype is None else str(item.prototype) for item in interventions]
     strongest = strongest_effect(effects) or 1.0
     top, left = (
-        LABEL_PX if all(len(name) <= 3 for name in names) else 4 * LABEL_PX for names in (columns, rows)
+        10 + LETTER_PX * min(LONGEST_LABEL, max(len(name) for name in names)) for names in (columns, rows)
     )
     parts = []
     for k, name in enumerate(columns):
