@@ -112,7 +112,7 @@ def prototypes(
         click.echo(to_table(COLUMNS, _rows(found)))
         click.echo(
             "emerges at: the timestep (large is early) from which the activation stays beyond half of its "
-            "change while an image is sampled, median over generated images; in: the share in which it changes",
+            "change while an image is sampled, median over generated images; in: the share where it changes",
             err=True,
         )
 
