@@ -124,6 +124,7 @@ def attribute_target(bundle: Bundle, name: str) -> Target:
     readout, offset = attributes.readout(k, statistics)
     direction = attributes.direction(k, statistics)
     deviations = np.abs(direction) / statistics.spread
+    strongest = np.argsort(-deviations, kind="stable").tolist()
     return Target(
         prototype=None,
         attribute=name,
@@ -133,7 +134,7 @@ def attribute_target(bundle: Bundle, name: str) -> Target:
         low=float(attributes.probe_low[k]),
         high=float(attributes.probe_high[k]),
         unit=float(attributes.logit_spread(statistics)[k]),
-        prototypes=tuple(np.flatnonzero(deviations >= CARRIES * deviations.max()).tolist()),
+        prototypes=tuple(j for j in strongest if deviations[j] >= CARRIES * deviations.max()),
     )
 
 
