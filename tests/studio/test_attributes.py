@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.studio.conftest import GatedRunner, OpenStudio
+from tests.studio.conftest import OpenStudio
 from tests.studio.test_accessibility import grave_problems
 from tests.studio.test_journeys import attribute, body_of, is_done
 
@@ -25,7 +25,7 @@ def diagnose(page: Page) -> None:
 
 
 def test_smile_says_that_the_skin_goes_along(open_studio: OpenStudio) -> None:
-    page = open_studio("#model=cartoon-faces&picture=reference-3&edits=@smile=max&steps=10")
+    page = open_studio("#model=cartoon-faces&picture=reference-4&edits=@smile=max")
     is_done(page)
     effects = page.locator(".effects")
     expect(effects).to_contain_text("What else changed: attributes")
@@ -107,19 +107,20 @@ def test_edited_prototypes_and_attributes_are_diagnosed_together(
 
 
 def test_nothing_is_said_to_be_missing_while_a_diagnosis_runs(
-    open_studio: OpenStudio, gated: tuple[str, GatedRunner]
+    open_studio: OpenStudio, quick_url: str
 ) -> None:
-    url, runner = gated
-    page = open_studio("#view=diagnose", url=url)
+    page = open_studio("#view=diagnose", url=quick_url)
     view = page.locator("section[aria-labelledby=diagnose-title]")
     expect(view).to_contain_text(NOTHING_YET)
     choose(page, "@Bag")
-    runner.gate.clear()
-    diagnose(page)
-    assert runner.is_held.wait(30)
+    held: list[Route] = []
+    page.route("**/diagnose", lambda route: held.append(route))
+    with page.expect_request("**/diagnose"):
+        diagnose(page)
     expect(view.locator(".status").first).to_contain_text("Generating samples")
     expect(view).not_to_contain_text(NOTHING_YET)
-    runner.gate.set()
+    (route,) = held
+    route.continue_()
     expect(view.locator("table.couplings")).to_have_count(2)
 
 
