@@ -158,7 +158,8 @@ function contents(response, { prototypes, models, model }, diagnoseAll) {
     element(
       "p",
       {},
-      `Beyond chance, in ${num_samples} samples: ${num_established} of ${response.num_pairs} effects on prototypes`,
+      `More than chance, in ${num_samples} samples: ${num_established} of ${response.num_pairs} effects on prototypes`,
+      isOfAttributes ? " beyond what was asked of them" : "",
       attributes === null ? "" : `, ${attributes.num_established} of ${numTested(attributes.effects)} on attributes`,
       num_established === 0 ? ". More samples see smaller effects. " : ". ",
       num_established === 0 && !isOfAttributes && interventions.length < prototypes.length ? element("button", { type: "button", onclick: diagnoseAll }, "Diagnose all prototypes") : null,
@@ -217,10 +218,12 @@ function couplingRow(coupling, prototypes, shape, widest) {
   );
 }
 
-/** What of an effect the change of an attribute asked for, and how far it went beyond. */
+/** What of an effect the change of an attribute asked for, and how far it went beyond, or stayed short. */
 function askedParts({ effect, asked }) {
   if (asked === null) return [];
-  return [element("br"), element("small", { class: "muted number" }, `asked ${signed(asked, 2)}, beyond it ${signed(effect - asked, 2)}`)];
+  const isShort = effect * asked > 0 && Math.abs(effect) < Math.abs(asked);
+  const rest = isShort ? `short of it by ${Math.abs(effect - asked).toFixed(2)}` : `beyond it ${signed(effect - asked, 2)}`;
+  return [element("br"), element("small", { class: "muted number" }, `asked ${signed(asked, 2)}, ${rest}`)];
 }
 
 /** p of an effect on a prototype is of what goes beyond the asked: without that it is no chance, but what was meant. */

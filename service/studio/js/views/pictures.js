@@ -217,7 +217,7 @@ function attributesThatMoved(moved, cause) {
           {},
           `${readable(name)} `,
           element("span", { class: "number" }, `${signed(change)} sd`),
-          element("span", { class: "number muted" }, `, asked ${signed(asked_change)}; log-odds ${before.toFixed(1)} → ${achieved.toFixed(1)}`),
+          element("span", { class: "number muted" }, `, asked ${signed(asked_change)}; log-odds ${signed(before)} → ${signed(achieved)}`),
         ),
         measureButton(cause, readable(name)),
       ),
