@@ -22,6 +22,13 @@ from service.client.calls import EditOptions
 @click.option(
     "--preserve", type=PrototypeType(), multiple=True, help="a prototype to hold, or `others`; repeatable"
 )
+@click.option(
+    "--preserve-attribute",
+    "preserve_attributes",
+    multiple=True,
+    metavar="NAME",
+    help="an attribute to hold (see `patronus prototypes`); repeatable",
+)
 @click.option("--start", default="full", show_default=True, help="full, auto, or a timestep to go back to")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--inversion", type=click.Choice(["ddim", "bdia"]), default="ddim", show_default=True)

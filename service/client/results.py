@@ -178,6 +178,7 @@ class Edited:
     activations: EditActivations
     attributes: tuple[EditedAttribute, ...]
     preserved: tuple[int, ...]
+    preserved_attributes: tuple[str, ...]
     leakage: float | None
     rounds: int
     start_timestep: int

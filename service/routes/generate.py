@@ -87,6 +87,7 @@ def generate_router(context: Context) -> APIRouter:
                 edits_from(body.edits),
                 extrapolate=body.extrapolate,
                 preserve=body.preserve,
+                preserve_attributes=body.preserve_attributes,
                 start=body.start,
                 steps=body.steps,
                 inversion=body.inversion,
@@ -149,6 +150,7 @@ def _edit_response(
             if target.attribute is not None
         ],
         preserved=edited.plan.held,
+        preserved_attributes=edited.plan.names_held,
         leakage=None if edited.leakage is None else round(edited.leakage, 6),
         rounds=edited.rounds,
         start_timestep=edited.plan.trip.start_timestep,

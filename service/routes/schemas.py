@@ -170,6 +170,14 @@ class EditRequest(SourceModel):
             "in the image; others: all that are not edited; needs rounds of 2 or more",
         ),
     ] = []
+    preserve_attributes: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="names of attributes whose log-odds are held where they are in the image, in what an "
+            "edit of an attribute asks and by the corrections; needs rounds of 2 or more",
+        ),
+    ] = []
     decouple: Decouple = False
     start: Annotated[
         Literal["full", "auto"] | Annotated[int, Field(ge=0, le=100_000)],
@@ -408,7 +416,8 @@ class EditResponse(BaseModel):
     """`start_timestep`: the noisiest level that the image was taken back to.
 
     network_calls: denoise steps of one image each, of the inversion (also where it was known from an earlier
-    request), the reconstruction, and every round. preserved: indices of the prototypes that were held.
+    request), the reconstruction, and every round. preserved: indices of the prototypes that were held;
+    preserved_attributes: names of the attributes that were.
     leakage: mean |achieved - asked| over the prototypes that no edit names, in standard deviations of each
     over the training data; null where all are edited, or the model came without data. Where no attribute is
     edited, what is asked of these is what was before. attributes: the log-odds of those that were edited.
@@ -421,6 +430,7 @@ class EditResponse(BaseModel):
     activations: EditActivations
     attributes: list[EditedAttribute]
     preserved: list[int]
+    preserved_attributes: list[str]
     leakage: float | None
     rounds: int
     start_timestep: int
