@@ -1,10 +1,10 @@
 """Edits: does asking for a label give pictures that have the label, and are else the same?
 
 Faces that lack a label are edited as POST /edit does it, in three ways. The label is asked for as an
-attribute, at the 0.99 quantile of its log-odds, with `preserve_attributes`: all labels that it does not exclude
-(red hair excludes fair hair); or with `preserve: "others"`, all prototypes. Or the one prototype that tells it best is
-moved to its 0.99 quantile (its 0.01 quantile where a low activation tells it), with `preserve: "others"`.
-What the pictures show is said by an independent judge (`benchmarks.ground_truth.judge`).
+attribute, at the 0.99 quantile of its log-odds, with `preserve_attributes`: all labels that it does not
+exclude (red hair excludes fair hair); or with `preserve: "others"`, all prototypes. Or the one prototype that
+tells it best is moved to its 0.99 quantile (its 0.01 quantile where a low activation tells it), with
+`preserve: "others"`. What the pictures show is said by an independent judge (`benchmarks.ground_truth.judge`).
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ def table_of(measurement: Measurement, judge: Judge) -> list[str]:
         "activation went the way it was asked.",
         "",
         "Attribute: edited with `preserve_attributes`, all labels of other attributes; once: the same after "
-        "one round; prototypes held: the attribute edited with `preserve: others`; prototype: the one that tells "
-        "the label best, edited with `preserve: others`.",
+        "one round; prototypes held: the attribute edited with `preserve: others`; prototype: the one that "
+        "tells the label best, edited with `preserve: others`.",
         "",
-        "| label | judge | probe AUROC | attribute: success | leakage | ratio | once: success | leakage "
-        "| ratio | prototypes held: success | leakage | ratio | prototype | AUROC | moved | prototype: success "
-        "| leakage | ratio |",
+        "| label | judge | probe AUROC | attribute: success | leakage | ratio "
+        "| once: success | leakage | ratio | prototypes held: success | leakage | ratio "
+        "| prototype | AUROC | moved | prototype: success | leakage | ratio |",
         "|" + "---|" * 18,
     ]
     for edit in edits:
