@@ -16,7 +16,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 ROUNDS = 100
-"""How often, at most, what bounded activations fall short of an attribute is asked of the others."""
+"""How often, at most, what `moved` falls short of is asked again."""
 NEAR = 1e-3
 """Standard deviations of log-odds that are as good as there."""
 
@@ -138,12 +138,13 @@ class Attributes:
         """s (..., m) moved along `directions` until the log-odds of attribute k are `value` (...).
 
         within: bounds (m,) of activations, by default their 0.01 and 0.99 quantiles; what is outside of them
-        stays where it is at most. What entries at their bounds fall short is asked of the others, until it is
-        there, or ROUNDS times. held: attributes whose log-odds should stay what they are.
+        stays where it is at most. held: attributes whose log-odds stay what they are. What is short of either,
+        because entries are at their bounds or `directions` are held softly, is asked again, until it is
+        there, or ROUNDS times.
         """
         chosen = [k, *held]
         directions = self.directions([k], statistics, held)  # (m, n)
-        near = NEAR * float(self.logit_spread(statistics)[k])
+        near = NEAR * self.logit_spread(statistics)[chosen]
         low, high = (statistics.low, statistics.high) if within is None else within
         low, high = np.minimum(low, s), np.maximum(high, s)
         wanted = self.probe_logits(s, statistics)[..., chosen]  # (..., n)
@@ -151,7 +152,7 @@ class Attributes:
         moved = s.astype(np.float64)
         for _ in range(ROUNDS):
             shortfall = wanted - self.probe_logits(moved, statistics)[..., chosen]
-            if (np.abs(shortfall[..., 0]) <= near).all():
+            if (np.abs(shortfall) <= near).all():
                 break
             moved = np.clip(moved + shortfall @ directions.T, low, high)
         return moved.astype(np.float32)

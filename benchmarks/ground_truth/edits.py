@@ -4,7 +4,7 @@ Faces that lack a label are edited as POST /edit does it, in three ways. The lab
 attribute, at the 0.99 quantile of its log-odds, with `preserve_attributes`: all labels that it does not
 exclude (red hair excludes fair hair); or with `preserve: "others"`, all prototypes. Or the one prototype that
 tells it best is moved to its 0.99 quantile (its 0.01 quantile where a low activation tells it), with
-`preserve: "others"`. What the pictures show is said by an independent judge (`benchmarks.ground_truth.judge`).
+`preserve: "others"`. What the pictures show is said by an independent judge.
 """
 
 from __future__ import annotations
