@@ -151,9 +151,10 @@ def table_of(measurement: Measurement, judge: Judge) -> list[str]:
         "one round; prototypes held: the attribute edited with `preserve: others`; prototype: the one that "
         "tells the label best, edited with `preserve: others`.",
         "",
-        "| label | judge | probe AUROC | attribute: success | leakage | ratio "
-        "| once: success | leakage | ratio | prototypes held: success | leakage | ratio "
-        "| prototype | AUROC | moved | prototype: success | leakage | ratio |",
+        "| label | judge | probe AUROC | attribute: success | attribute: leakage | attribute: ratio "
+        "| once: success | once: leakage | once: ratio "
+        "| prototypes held: success | prototypes held: leakage | prototypes held: ratio "
+        "| prototype | AUROC | moved | prototype: success | prototype: leakage | prototype: ratio |",
         "|" + "---|" * 18,
     ]
     for edit in edits:
