@@ -167,9 +167,26 @@ class EditedAttribute:
     reconstruction: float
 
 
+@dataclass(frozen=True)
+class OtherAttribute(EditedAttribute):
+    """Of one that no edit names: asked is what the request itself carries of it.
+
+    change: from before to achieved, asked_change: from before to asked, both in standard deviations of the
+    log-odds; is_notable: it changed by half of one or more, and does not without an edit.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations."""
+    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations.
+
+    other_attributes: those that no edit names, the most changed first; None for a model without labels, or
+    from an older service.
+    """
 
     model: Model
     image_id: ImageId
@@ -185,6 +202,7 @@ class Edited:
     network_calls: int
     clamped: tuple[Clamping, ...]
     timings: Timings
+    other_attributes: tuple[OtherAttribute, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -425,7 +443,8 @@ class Prototype:
 
 @dataclass(frozen=True, eq=False)
 class ProbedAttribute:
-    """A label that all activations together tell; low, high: the reach of edits of its log-odds."""
+    """A label that all activations together tell; low, high: the reach of edits of its log-odds; prototypes:
+    those that carry most of such an edit, the strongest first."""
 
     name: str
     auroc: float

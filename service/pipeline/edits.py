@@ -131,6 +131,7 @@ def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence
     for k, direction in zip(indices, directions.T, strict=True):
         readout, offset = attributes.readout(k, statistics)
         deviations = np.abs(direction) / statistics.spread
+        strongest = np.argsort(-deviations, kind="stable").tolist()
         target = Target(
             prototype=None,
             attribute=attributes.names[k],
@@ -140,7 +141,7 @@ def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence
             low=float(attributes.probe_low[k]),
             high=float(attributes.probe_high[k]),
             unit=float(attributes.logit_spread(statistics)[k]),
-            prototypes=tuple(np.flatnonzero(deviations >= CARRIES * deviations.max()).tolist()),
+            prototypes=tuple(j for j in strongest if deviations[j] >= CARRIES * deviations.max()),
         )
         targets.append(target)
     return targets

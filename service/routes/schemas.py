@@ -412,6 +412,20 @@ class EditedAttribute(BaseModel):
     reconstruction: float
 
 
+class OtherAttribute(EditedAttribute):
+    """The same of an attribute that no edit names; `asked` is what s as it was asked for has of it.
+
+    change: from before to achieved, asked_change: of it, what the request itself carries (before to asked),
+    both in standard deviations of the log-odds over the training data; what goes beyond is the edit's side
+    effect. is_notable: achieved is at least 0.5 of them away from before, and from the reconstruction, in
+    which nothing was edited.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 class EditResponse(BaseModel):
     """`start_timestep`: the noisiest level that the image was taken back to.
 
@@ -421,6 +435,7 @@ class EditResponse(BaseModel):
     leakage: mean |achieved - asked| over the prototypes that no edit names, in standard deviations of each
     over the training data; null where all are edited, or the model came without data. Where no attribute is
     edited, what is asked of these is what was before. attributes: the log-odds of those that were edited.
+    other_attributes: of all others, the most changed first; null for a model without labels.
     """
 
     model: ModelInfo
@@ -429,6 +444,7 @@ class EditResponse(BaseModel):
     reconstruction: str
     activations: EditActivations
     attributes: list[EditedAttribute]
+    other_attributes: list[OtherAttribute] | None
     preserved: list[int]
     preserved_attributes: list[str]
     leakage: float | None
@@ -596,7 +612,8 @@ class AttributeModel(BaseModel):
     """A label, told from all activations together by a linear probe whose log-odds can be edited.
 
     auroc: of the probe, on test images; low, high: 0.01 and 0.99 quantile of its log-odds over the training
-    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit.
+    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit, the
+    one that carries most first.
     """
 
     name: str

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,6 +151,33 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
     for name, start in (("r.html", "<!doctype html>"), ("r.csv", "prototype,affected"), ("r.json", "{")):
         assert main([*report, "-o", str(folder / name)]) == 0
         assert (folder / name).read_text().lstrip().startswith(start)
+
+
+@pytest.mark.parametrize("where", [["--bundle", str(SHIPPED_BUNDLE)], ["--url"]], ids=["here", "by url"])
+def test_an_edited_attribute_has_a_row_and_so_has_what_changed_along(
+    where: list[str], folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = [*where, *([real_url] if where == ["--url"] else []), "--steps", "10", "-o", str(folder / "out.png")]
+    assert main(["edit", str(folder / "a.png"), "-e", "@Bag=max", "-e", "21=+0.5", "-q", *at]) == 0
+    header, *rows = (re.split(r"  +", line) for line in capsys.readouterr().out.strip().splitlines())
+    assert header == ["file", "changed", "how", "before", "asked", "achieved", "written"]
+    assert [row[1:3] for row in rows[:2]] == [["@Bag", "edited"], ["21", "edited"]]
+    assert float(rows[0][5]) > float(rows[0][3])
+    along = rows[2:]
+    assert along
+    assert all(row[1].startswith("@") and row[2] == "changed along" for row in along)
+
+
+def test_a_named_prototype_has_its_row(
+    tmp_path: Path, settings: Settings, reference_pngs: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(reference_pngs[0])
+    with serving(replace(settings, state_dir=tmp_path), fake_runner) as url, Client(url) as client:
+        client.rename(21, "handle")
+        file, out = str(tmp_path / "a.png"), str(tmp_path / "out.png")
+        assert main(["edit", file, "-e", "handle=max", "--steps", "2", "-o", out, "--url", url]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.strip().splitlines()]
+    assert [row[1:3] for row in rows[1:] if row[2] != "changed"] == [["21", "edited"]]
 
 
 def test_what_an_attribute_does_to_others_comes_first(

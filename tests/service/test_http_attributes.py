@@ -50,6 +50,23 @@ def test_an_edited_attribute_comes_nearer_to_what_was_asked(
     assert answer["activations"]["asked"] != answer["activations"]["before"]
 
 
+@pytest.mark.parametrize("edit", [BAG, {"prototype": 21, "op": "max"}])
+def test_an_edit_says_what_it_did_to_every_other_attribute(
+    real: httpx.Client, bundle: Bundle, image: str, edit: dict[str, Any]
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [edit], "steps": 10}).json()
+    assert bundle.attributes is not None
+    others = answer["other_attributes"]
+    edited = {attribute["name"] for attribute in answer["attributes"]}
+    assert {other["name"] for other in others} == set(bundle.attributes.names) - edited
+    for other in others:
+        for moment in ("before", "asked", "achieved", "reconstruction"):
+            expected = log_odds(bundle, answer["activations"][moment], other["name"])
+            assert other[moment] == pytest.approx(expected, abs=0.01)
+    assert any(other["is_notable"] for other in others)
+    assert all(abs(other["change"]) >= 0.5 for other in others if other["is_notable"])
+
+
 def test_prototypes_that_an_attribute_moves_are_held_where_it_puts_them(
     real: httpx.Client, image: str
 ) -> None:
@@ -154,6 +171,10 @@ def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes])
     with Client(real_url) as client:
         edited = client.edit(reference_pngs[0], [Edit(None, "max", attribute="Bag")], steps=4, rounds=1)
         assert edited.attributes[0].name == "Bag"
+        assert edited.other_attributes is not None
+        assert "Bag" not in {other.name for other in edited.other_attributes}
+        first, last = edited.other_attributes[0], edited.other_attributes[-1]
+        assert abs(first.change) >= abs(last.change)
         listed = client.prototypes().attributes
         assert listed is not None
         assert "Bag" in [attribute.name for attribute in listed]

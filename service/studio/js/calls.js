@@ -107,9 +107,9 @@ export function visualize(model, indices, numSamples) {
   return post("/visualize", { model, prototypes: indices, num_samples: numSamples });
 }
 
-/** @param {number[]|null} indices null: every prototype */
-export function diagnose(model, indices, numSamples, steps) {
-  return post("/diagnose", { model, ...(indices && { prototypes: indices }), num_samples: numSamples, steps });
+/** @param {{prototypes?: number[], attributes?: string[]}} changed what is changed; neither: every prototype */
+export function diagnose(model, changed, numSamples, steps) {
+  return post("/diagnose", { model, ...changed, num_samples: numSamples, steps });
 }
 
 function flags({ extrapolate, decouple }) {

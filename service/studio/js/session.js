@@ -25,6 +25,8 @@ const MAX_FILE_BYTES = 20e6;
 const KEPT_CHARACTERS = 2_000_000;
 /** The browser's history is no place for larger ones. */
 
+const NO_LOOK = { focus: null, focusAttribute: null };
+
 export function initialState() {
   return {
     models: [],
@@ -39,9 +41,10 @@ export function initialState() {
     live: null, // {edited, reconstruction}: URLs of pictures that are being denoised
     outcome: null, // {call, response} of the last change that was finished
     focus: null, // index of the prototype that is looked at
+    focusAttribute: null, // name of the attribute that is looked at, by way of that prototype
     view: "studio",
     compared: [0, 1],
-    diagnosed: null, // index of the prototype that a diagnosis is wanted of
+    diagnosed: null, // see edits.js: the target that a diagnosis is wanted of
     isPlaying: false, // whether the timeline shows by itself how the picture comes
     steps: { edited: false, located: false, timed: false, coupled: false }, // what a newcomer has done already
     canUndo: false,
@@ -115,7 +118,7 @@ export class Session {
       edits: [],
       live: null,
       outcome: null,
-      focus: null,
+      ...NO_LOOK,
       compared: mostAlike(prototypes),
       diagnosed: null,
       ...this.#undoState(),
@@ -204,7 +207,7 @@ export class Session {
       activations,
       live: null,
       outcome: null,
-      focus: null,
+      ...NO_LOOK,
     });
     this.#changeSoon(0);
   }
@@ -348,8 +351,15 @@ export class Session {
     this.store.update({ prototypes: this.state.prototypes.map((other) => (other.index === index ? prototype : other)) });
   }
 
+  /** @param {number|null} index of a prototype */
   look(index) {
-    this.store.update({ focus: index });
+    this.store.update({ ...NO_LOOK, focus: index });
+  }
+
+  /** An attribute is looked at where the prototype is that carries most of it. @param {string} name */
+  lookAtAttribute(name) {
+    const { prototypes } = this.state.attributes.find((attribute) => attribute.name === name);
+    this.store.update({ focus: prototypes[0], focusAttribute: name });
   }
 
   /** Let the timeline run once, from noise to the picture. */
@@ -371,8 +381,14 @@ export class Session {
     this.store.update({ compared: pair, view: "compare" });
   }
 
+  /** @param {number} index of a prototype */
   diagnose(index) {
-    this.store.update({ diagnosed: index, view: "diagnose" });
+    this.store.update({ diagnosed: prototypeTarget(index), view: "diagnose" });
+  }
+
+  /** @param {string} name of an attribute */
+  diagnoseAttribute(name) {
+    this.store.update({ diagnosed: attributeTarget(name), view: "diagnose" });
   }
 
   /** @param {"edited"|"located"|"timed"|"coupled"} step of the guide */

@@ -10,7 +10,7 @@ const SLIDER_STEPS = 200;
 /** @param {{session: import("../session.js").Session}} tools */
 export function attributeEdits({ session }) {
   let rows = [];
-  const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title" });
+  const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title", onmouseleave: () => session.look(null) });
   const panel = element(
     "details",
     { class: "panel attributes-panel", open: true, hidden: true },
@@ -35,22 +35,25 @@ export function attributeEdits({ session }) {
 function attributeRow(session, attribute) {
   const { name, auroc } = attribute;
   const label = readable(name);
+  const look = () => session.lookAtAttribute(name);
   const buttons = { min: pushButton("min", "Less"), max: pushButton("max", "More") };
   const value = element("span", { class: "bar-value" });
   const change = element("div", { class: "fill change" });
   const achievedMark = element("div", { class: "achieved", hidden: true });
   const slider = element("input", { type: "range", "aria-label": `${label}, log-odds`, oninput: () => session.setAttribute(name, Number(slider.value)) });
   const reset = element("button", { type: "button", class: "plain", "aria-label": `Reset ${label}`, onclick: () => { session.resetAttribute(name); buttons.max.focus(); } }, "×");
+  const measure = element("button", { type: "button", class: "plain", "aria-label": `Measure what ${label} drags along`, onclick: () => session.diagnoseAttribute(name) }, "Measure");
   const amount = element(
     "div",
     { class: "attribute-amount", hidden: true },
     element("div", { class: "bar-track" }, element("div", { class: "groove" }), change, achievedMark, slider),
     value,
+    measure,
     reset,
   );
   const item = element(
     "li",
-    { class: "attribute", "data-attribute": name },
+    { class: "attribute", "data-attribute": name, onmouseenter: look, onfocusin: look },
     element("span", { class: "attribute-name", title: label }, label),
     element("span", { class: "bar-value" }, `AUROC ${auroc.toFixed(2)}`),
     element("div", { class: "attribute-buttons" }, buttons.min, buttons.max),

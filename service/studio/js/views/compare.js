@@ -123,9 +123,8 @@ export function compareView({ session, showCode }) {
 
   async function dragging([a, b], options, task) {
     if (a.index === b.index) return { call: null, nodes: [element("p", { class: "empty" }, "Choose two different prototypes.")] };
-    const call = calls.diagnose(session.state.model, [a.index, b.index], NUM_SAMPLES, STEPS);
-    const { effects, overlap, couplings } = await followed(call, options, task);
-    if (couplings.some(({ is_established }) => is_established)) session.hasDone("coupled");
+    const call = calls.diagnose(session.state.model, { prototypes: [a.index, b.index] }, NUM_SAMPLES, STEPS);
+    const { effects, overlap } = await followed(call, options, task);
     const arrow = (i, cause, affected) =>
       element(
         "div",
