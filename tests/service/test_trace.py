@@ -114,7 +114,7 @@ def test_run_of_what_an_edit_drove_is_traced_and_ends_at_the_edited_picture(
     real: httpx.Client, reference_pngs: list[bytes], way: dict[str, str]
 ) -> None:
     body = {**way, "image": b64(reference_pngs[0]), "steps": 10}
-    edited = post(real, "/edit", {**body, "edits": [{"prototype": 21, "op": "max"}]})
+    edited = post(real, "/edit", {**body, "edits": [{"prototype": 21, "op": "max"}], "decouple": True})
     s = edited["activations"]
     assert np.abs(np.subtract(s["driven"], s["asked"])).max() > 0.1  # the raw edit is another run
     driven = {"x_T": "inverted", "activations": s["driven"], "start": edited["start_timestep"]}

@@ -43,7 +43,7 @@ const views = {
   diagnose: diagnoseView(tools),
 };
 
-const key = keyDialog(api, () => session.proceed(wanted()));
+const key = keyDialog(api, () => (store.state.source === null ? open() : session.proceed()));
 
 document.getElementById("views").append(viewButtons(session));
 document.getElementById("page-controls").append(...pageControls(tools, () => key.show(false), introduction.show));

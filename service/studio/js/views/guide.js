@@ -17,6 +17,7 @@ const STEPS = [
   ["coupled", "Coupling", "Diagnose it: does it drag others along?"],
 ];
 
+const SHOWN_IN = ["studio", "diagnose"]; // where the steps lead
 const SHOWN_AT = { edited: ".pictures", located: ".where-line" };
 
 /** @param {import("../session.js").Session} session */
@@ -36,7 +37,7 @@ export function guide(session) {
     element("div", { class: "buttons" }, demonstrate, hide),
   );
   const kept = read();
-  panel.hidden = kept.isHidden;
+  let { isHidden } = kept;
   session.store.update({ steps: { ...session.state.steps, ...kept.steps } });
 
   new ResizeObserver(() => document.documentElement.style.setProperty("--dock", `${panel.offsetHeight}px`)).observe(panel);
@@ -57,6 +58,7 @@ export function guide(session) {
     demonstrate.hidden = present === undefined;
     write();
   });
+  session.store.follow(["view"], place);
   session.store.follow(["source"], ({ source }) => (demonstrate.disabled = source === null));
 
   function undone() {
@@ -83,15 +85,20 @@ export function guide(session) {
     document.querySelector(SHOWN_AT[step]).scrollIntoView({ block: "nearest" });
   }
 
+  function place() {
+    panel.hidden = isHidden || !SHOWN_IN.includes(session.state.view);
+  }
+
   function conceal() {
-    panel.hidden = true;
+    isHidden = true;
+    place();
     write();
     document.getElementById("main").focus();
   }
 
   function write() {
     try {
-      localStorage.setItem(KEPT, JSON.stringify({ isHidden: panel.hidden, steps: session.state.steps }));
+      localStorage.setItem(KEPT, JSON.stringify({ isHidden, steps: session.state.steps }));
     } catch {
       // storage is off: they come again with the page
     }
@@ -101,9 +108,10 @@ export function guide(session) {
     element: panel,
     /** Once more, for who has hidden them. */
     show() {
-      panel.hidden = false;
+      isHidden = false;
       begun.clear();
       session.store.update({ view: "studio", steps: Object.fromEntries(STEPS.map(([step]) => [step, false])) });
+      place(); // also where the studio is shown already
       panel.focus();
     },
   };
