@@ -195,7 +195,7 @@ def test_timeline_shows_the_run_that_made_the_edited_picture(open_studio: OpenSt
     page = open_studio(f"#edits=21=6.5&steps=10&{setting}")
     timeline = page.locator(".timeline-panel")
     expect(timeline).to_contain_text("The run that made the edited picture.")
-    expect(timeline).to_contain_text("Emerges: the step, counted from noise")
+    expect(timeline).to_contain_text("Emerges, or fades: the step, counted from noise")
     last = timeline.locator("figure img").get_attribute("src") or ""
     assert difference(last, edited_picture(page)) <= 1  # the last x_0_hat is the picture
 

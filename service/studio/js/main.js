@@ -10,7 +10,7 @@ import { attributeEdits } from "./views/attribute_edits.js";
 import { codeDialog } from "./views/code_dialog.js";
 import { compareView } from "./views/compare.js";
 import { diagnoseView } from "./views/diagnose.js";
-import { editedRows } from "./views/edited_rows.js";
+import { editedRowsOfLinks } from "./views/edited_rows.js";
 import { galleryView } from "./views/gallery.js";
 import { guide } from "./views/guide.js";
 import { keyDialog } from "./views/key_dialog.js";
@@ -58,7 +58,7 @@ store.follow(["view"], ({ view }) => {
   }
 });
 
-const revealEdits = editedRows(store);
+const revealEdits = editedRowsOfLinks(store);
 
 /** Open what the address asks for. */
 async function open() {

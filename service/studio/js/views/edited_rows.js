@@ -1,28 +1,32 @@
-/** Edits that a link brought are brought into view: each list scrolls within itself, and the page stays where it is. */
+/** The rows of what is edited, brought into view: each list scrolls within itself, and the page stays where it is. */
 
 const LISTS = ".attributes, .bars";
 
-/** @param {import("../store.js").Store} store @returns {() => void} to be called when a link has been opened */
-export function editedRows(store) {
+/** In every list that is shown, the first of them, into the middle where it is not in view already. */
+export function revealEditedRows() {
+  for (const list of document.querySelectorAll(LISTS)) {
+    const row = list.querySelector(".is-edited");
+    if (row === null) continue;
+    const frame = list.getBoundingClientRect();
+    const { top, bottom, height } = row.getBoundingClientRect();
+    if (top < frame.top || bottom > frame.bottom) list.scrollTop += top - frame.top - (frame.height - height) / 2;
+  }
+}
+
+/**
+ * The same once a link has been opened, as soon as the studio is shown: a link may open another view first.
+ * @param {import("../store.js").Store} store @returns {() => void} to be called when it has been opened
+ */
+export function editedRowsOfLinks(store) {
   let isDue = false;
-  store.follow(["view"], reveal); // a link may open another view first
+  store.follow(["view"], reveal);
   function reveal() {
     if (!isDue || store.state.view !== "studio") return;
     isDue = false;
-    for (const list of document.querySelectorAll(LISTS)) revealFirst(list);
+    revealEditedRows();
   }
   return () => {
     isDue = true;
     reveal();
   };
-}
-
-/** Into the middle of the list, where it is not in view already. */
-function revealFirst(list) {
-  const row = list.querySelector(".is-edited");
-  if (row === null) return;
-  const frame = list.getBoundingClientRect();
-  const { top, bottom, height } = row.getBoundingClientRect();
-  if (top >= frame.top && bottom <= frame.bottom) return;
-  list.scrollTop += top - frame.top - (frame.height - height) / 2;
 }

@@ -6,14 +6,15 @@
 import { element } from "../dom.js";
 import { editedPrototypes } from "../edits.js";
 import { tellingMove } from "../prototypes.js";
+import { revealEditedRows } from "./edited_rows.js";
 
 const PROTOTYPE = "A prototype is a small pattern that the model has learned; its slider says how strongly the picture should show it.";
-const ALL_DONE = "All four done. Any other prototype goes the same way.";
+const ALL_DONE = "All four done. Now try any other prototype.";
 const KEPT = "patronus-first-steps";
 const STEPS = [
   ["edited", "Change", "Move a prototype's slider: the picture is made anew."],
   ["located", "Where", "Point at a prototype: boxes show where it acts."],
-  ["timed", "When", "Scrub through the denoising under “When it appears”."],
+  ["timed", "When", "Scrub or play “When it appears”: the picture comes."],
   ["coupled", "Coupling", "Diagnose it: does it drag others along?"],
 ];
 
@@ -25,7 +26,7 @@ export function guide(session) {
   const items = STEPS.map(([step, name, text]) =>
     element("li", { "data-step": step }, element("span", {}, element("strong", {}, name), ` ${text}`), element("span", { class: "only-read" })),
   );
-  const demonstrate = element("button", { type: "button", onclick: demonstrateNext }, "Show me");
+  const demonstrate = element("button", { type: "button", class: "primary", onclick: demonstrateNext }, "Show me");
   const hide = element("button", { type: "button", class: "plain", onclick: () => conceal() }, "Hide");
   const introduction = element("p", {});
   const begun = new Set(); // steps that were shown: nobody who clicks on is shown one twice while it takes its time
@@ -80,8 +81,12 @@ export function guide(session) {
     if (step === "coupled") return session.diagnose(edited ?? index);
     session.show("studio");
     if (step === "timed") return session.play();
-    if (step === "edited") session.setEdit(index, value);
-    else session.look(edited ?? index);
+    if (step === "edited") {
+      session.setEdit(index, value);
+      revealEditedRows();
+    } else {
+      session.look(edited ?? index);
+    }
     document.querySelector(SHOWN_AT[step]).scrollIntoView({ block: "nearest" });
   }
 

@@ -163,7 +163,7 @@ export function timeline({ session, showCode }) {
     }));
     plot.replaceChildren(
       linePlot({
-        title: series.map(({ name, event }) => `${name} ${event === null ? "does not emerge" : `emerges at timestep ${event}`}`).join("; "),
+        title: series.map((one) => (one.event === null ? `${one.name} does not emerge` : `${one.name} ${verb(one)} at timestep ${one.event}`)).join("; "),
         x: t,
         series,
         now: preview.timestep,
@@ -189,12 +189,17 @@ function runText(outcome) {
   return images.length === 1 ? "The run that made the sample." : "The run that made the first sample.";
 }
 
+function verb({ values }) {
+  return values.at(-1) < values[0] ? "fades" : "emerges";
+}
+
 /** @param {boolean} isStandardised whether values count from the mean over the training data */
-function emergenceText({ name, event, values }, timesteps, isStandardised) {
+function emergenceText(one, timesteps, isStandardised) {
+  const { name, event, values } = one;
   if (event === null) {
     const how = !isStandardised ? "" : values[0] >= 0 ? "it is already there at the first step and " : "it is weak at the first step and ";
     return `${name} does not emerge: ${how}ends as it began.`;
   }
   const step = timesteps.indexOf(event) + 1; // the first step is what the change counts from
-  return `${name} emerges at t = ${event}, step ${step} of ${timesteps.length}${step === 2 ? ": there almost from the start" : ""}.`;
+  return `${name} ${verb(one)} at t = ${event}, step ${step} of ${timesteps.length}${step === 2 ? ": as good as from the start" : ""}.`;
 }
