@@ -9,6 +9,7 @@ import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
 from service.cli.output import OutType, number, picture_paths, to_json, to_table
+from service.cli.sampling import start_of
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Edit, Edited, calls
@@ -69,7 +70,7 @@ def edit(
     """
     files = image_files(images)
     paths = picture_paths(files, out, "edited")
-    chosen: EditOptions = {**options, "start": _start(start)}  # type: ignore[typeddict-item]
+    chosen: EditOptions = {**options, "start": start_of(start)}  # type: ignore[typeddict-item]
     if preserve:
         chosen["preserve"] = "others" if preserve == ("others",) else list(preserve)
     answers, rows = [], []
@@ -92,10 +93,6 @@ def edit(
     elif rows:
         click.echo(to_table(COLUMNS, rows))
     return 0 if len(answers) == len(files) else 1
-
-
-def _start(text: str) -> Any:
-    return int(text) if text.isdecimal() else text
 
 
 def _rows(file: Path, written: Path, edited: Edited, edits: tuple[Edit, ...]) -> list[list[object]]:

@@ -33,6 +33,7 @@ Seed = Annotated[
     int, Field(ge=0, lt=2**32, description="image i uses seed + i; the same seed, the same image")
 ]
 Steps = Annotated[int, Field(ge=1, le=100_000, description="denoise steps; the server sets a limit")]
+Timestep = Annotated[int, Field(ge=0, le=100_000)]
 
 
 PreviewEvery = Annotated[
@@ -123,7 +124,11 @@ Decouple = Annotated[
 
 class SampleRequest(SourceModel):
     """With no image, image_id or activations, s is sampled from the bundle's latent prior, without a prior
-    resampled from training statistics, and without those refused with 422."""
+    resampled from training statistics, and without those refused with 422.
+
+    An image and activations together, with `x_T` inverted: the image's noise under other activations. Those
+    that /edit has `driven`, with its `steps`, `inversion` and `start_timestep`, give its picture again.
+    """
 
     activations: Activations | None = None
     edits: Edits = []
@@ -140,6 +145,16 @@ class SampleRequest(SourceModel):
         Literal["random", "inverted"],
         Field(description="inverted: the given image's own x_T, by DDIM inversion"),
     ] = "random"
+    start: Annotated[
+        Literal["full"] | Timestep,
+        Field(
+            description="with x_T inverted, sampler ddim and eta 0: the timestep that the image is "
+            "taken back to, as in /edit"
+        ),
+    ] = "full"
+    inversion: Annotated[
+        Inversion, Field(description="bdia: with x_T inverted, sampler ddim and eta 0, as in /edit")
+    ] = "ddim"
     preview_every: PreviewEvery = 0
 
 
@@ -180,7 +195,7 @@ class EditRequest(SourceModel):
     ] = []
     decouple: Decouple = False
     start: Annotated[
-        Literal["full", "auto"] | Annotated[int, Field(ge=0, le=100_000)],
+        Literal["full", "auto"] | Timestep,
         Field(
             description="the timestep that the image is taken back to, and regenerated from: full is T - 1, "
             "a number is the next of the `steps` levels at or below it, auto is where the edited prototypes "

@@ -70,10 +70,9 @@ export class Session {
     return this.store.state;
   }
 
-  /** Go on with a key: with what is shown, or from the start where nothing is yet. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
-  proceed(wanted) {
-    if (this.state.source === null) return this.start(wanted);
-    return this.#changeSoon(0);
+  /** Go on with what is shown, under another key. */
+  proceed() {
+    this.#changeSoon(0);
   }
 
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */

@@ -64,12 +64,12 @@ function originFrom(text) {
 /** As 21=5.3, or for an attribute as @glasses=5.3 or @glasses=max. */
 function editText({ target, op, value }) {
   const key = target.kind === "attribute" ? `@${encodeURIComponent(target.index)}` : target.index;
-  return `${key}=${op === "set" ? round(value) : op}`;
+  return `${key}=${op === "set" ? value : op}`; // all digits: what is given back is the very edit
 }
 
 function editsFrom(text) {
   return text.split(",").flatMap((part) => {
-    const [, index, name, asked] = /^(?:(\d{1,6})|@([^=]+))=(max|min|-?\d+(?:\.\d+)?)$/.exec(part) ?? [];
+    const [, index, name, asked] = /^(?:(\d{1,6})|@([^=]+))=(max|min|-?\d+(?:\.\d+)?(?:e-?\d+)?)$/.exec(part) ?? [];
     if (asked === undefined) return [];
     const edit = asked === "max" || asked === "min" ? { op: asked } : { op: "set", value: Number(asked) };
     if (name !== undefined) return decoded(name).map((attribute) => ({ target: attributeTarget(attribute), ...edit }));
@@ -89,8 +89,4 @@ function decoded(text) {
 function settingsFrom(fields) {
   const named = Object.keys(DEFAULT_SETTINGS).filter((name) => fields.has(name));
   return { ...DEFAULT_SETTINGS, ...Object.fromEntries(named.map((name) => [name, settingFrom(name, fields.get(name))])) };
-}
-
-function round(value) {
-  return Number(value.toFixed(4));
 }
