@@ -149,7 +149,7 @@ def pixels_of(picture: Picture) -> Pixels:
 
 def number(value: float | None) -> str:
     """For a table."""
-    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+    return "-" if value is None or np.isnan(value) else f"{value:z.3f}"
 
 
 def _is_number(text: str) -> bool:

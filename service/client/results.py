@@ -315,7 +315,7 @@ class Interpolation:
 @dataclass(frozen=True)
 class Intervention:
     """A row of the effects, of a prototype or of an attribute; edit: None where it went from its 0.01 to its
-    0.99 quantile."""
+    0.99 quantile; effect: how far it moved itself, of what was asked (None from an older service)."""
 
     prototype: int | None
     name: str | None
@@ -325,14 +325,16 @@ class Intervention:
     high: float
     responds: bool
     attribute: str | None = None
+    asked: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
     """(J, K), of J interventions on K prototypes or attributes, in standard deviations; low … high: 95%
-    bootstrap interval; p: adjusted for all pairs, NaN for what is changed itself; leakage: over the change of
-    that itself, NaN where it does not respond; asked: what the change of an attribute itself asks for, NaN of
-    a prototype's: p and leakage of prototypes are of what they do beyond it; None from an older service."""
+    bootstrap interval, of each by itself; p: corrected for all pairs of the table, NaN for what is changed
+    itself; leakage: over the change of that itself, NaN where it does not respond; asked: what the effect
+    would be if the picture showed just what was asked for, NaN of a prototype and another; beyond: how far
+    prototypes go outside of it, which p and leakage are of. The last two are None from an older service."""
 
     effect: Array
     low: Array
@@ -341,12 +343,17 @@ class Effects:
     leakage: Array
     data_correlation: Array
     asked: Array | None = None
+    beyond: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
     """One effect of changing `prototype` or `attribute`, with the sample where it is the median, before and
-    after."""
+    after.
+
+    finding: "established", "within_asked" or "chance"; explained_by: what was seen beside the effect, which
+    is no proof of its cause.
+    """
 
     intervention: int
     prototype: int | None
@@ -372,6 +379,10 @@ class Coupling:
     affected_box: Box | None
     attribute: str | None = None
     asked: float | None = None
+    beyond: float | None = None
+    beyond_low: float | None = None
+    beyond_high: float | None = None
+    finding: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,6 +391,18 @@ class AttributesDiagnosis:
     effects: Effects
     num_established: int
     couplings: tuple[Coupling, ...]
+    num_pairs: int | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on something is said of an effect: p at most, all others at least; asked: a share of it."""
+
+    p: float
+    leakage: float
+    data_correlation: float
+    overlap: float
+    asked: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,6 +426,7 @@ class Diagnosis:
     attributes: AttributesDiagnosis | None
     clamped: tuple[Clamping, ...]
     total_s: float
+    thresholds: Thresholds | None = None
 
 
 @dataclass(frozen=True)

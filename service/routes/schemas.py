@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.couplings import LEAST_SAMPLES
 from model.samplers import Sampler
-from service.pipeline.diagnosis import Explanation
+from service.pipeline.diagnosis import Explanation, Finding
 from service.pipeline.edits import Operation
 from service.pipeline.round_trip import Inversion
 
@@ -720,8 +720,9 @@ class InterventionModel(BaseModel):
     """One row of the effects, of a prototype or of an attribute: the other of the two is null. edit: null
     where it went from its 0.01 to its 0.99 quantile.
 
-    effect: the change of the prototype, or of the attribute's log-odds, itself; without `responds` it may be
-    none at all.
+    effect: the change of the prototype, or of the attribute's log-odds, itself, with its 95% bootstrap
+    interval, and asked: what was asked for, in the same unit; without `responds` the effect may be none at
+    all.
     """
 
     prototype: int | None
@@ -731,20 +732,23 @@ class InterventionModel(BaseModel):
     effect: float
     low: float
     high: float
+    asked: float
     responds: bool
 
 
 class EffectsModel(BaseModel):
     """[J][K], of J interventions on K prototypes or attributes, in standard deviations of the training data.
 
-    effect: mean over the samples, low … high its 95% bootstrap interval; p: of no effect, adjusted so that
-    among all of them together one is below 0.05 by chance in one diagnosis out of 20, null for what is
-    changed itself; leakage: effect over the change of that itself, null where it does not respond;
-    data_correlation: of the two over the training data.
+    effect: mean over the samples, low … high its 95% bootstrap interval, of each effect by itself; p: of no
+    effect, corrected for all pairs of this table: without any effect, one of them all is at most 0.05 in one
+    diagnosis out of 20; null for what is changed itself; leakage: beyond, over the change of what is changed
+    itself, null where that does not respond; data_correlation: of the two over the training data.
 
-    asked: where an attribute is changed, which asks something of every prototype, what the effect would be if
-    the picture showed just that; null where a prototype is changed. Prototypes were meant to do anything from
-    none to all of it: p and leakage are of their effect beyond. Of attributes they are of the whole effect.
+    asked: what the effect would be if the picture showed just what was asked for. The change of an attribute
+    asks something of every prototype, and they were meant to do anything from none to all of it: beyond is
+    how far the effect is outside of that, and what p and leakage are of; asked is null of a prototype and
+    another, where beyond is the effect. Of attributes the whole effect counts, as nobody wanted it, and asked
+    only says how much the probe reads in the change of s as it was asked for.
     """
 
     effect: list[list[float]]
@@ -754,6 +758,7 @@ class EffectsModel(BaseModel):
     leakage: list[list[float | None]]
     data_correlation: list[list[float]]
     asked: list[list[float | None]]
+    beyond: list[list[float]]
 
 
 class CouplingModel(BaseModel):
@@ -762,11 +767,16 @@ class CouplingModel(BaseModel):
     intervention: the row; prototype or attribute: which is changed there, the other null, `box` where the
     prototype is in the sample; affected: what changes with it (the column), `affected_box` where it is;
     overlap: of those boxes, mean intersection over union over the samples; auroc: of the prototype's
-    activation alone as a sign of the attribute, null of two of one kind; asked: as in the effects;
-    is_established: p is at most 0.05; explained_by: `data` where the two correlate in the training data, by
-    at least 0.3 in the same direction, `overlap` where it is at least 1/3, `asked` where at least half of the
-    effect was asked for by the change of an attribute, but not of a prototype whose established effect goes
-    beyond that; with none, the model couples them by itself.
+    activation alone as a sign of the attribute, null of two of one kind; asked, beyond: as in the effects,
+    with a 95% bootstrap interval.
+
+    is_established: p is at most 0.05; finding: `established`, or `within_asked` where a prototype does no
+    more than was asked of it, so that p is 1, or else `chance`, from which it could not be told.
+
+    explained_by: what was seen beside the effect, which is no proof of its cause: `data` where the two
+    correlate in the training data, by at least 0.3 in the same direction, `overlap` where it is at least 1/3,
+    `asked` where at least half of the effect was asked for, but not of a prototype whose established effect
+    goes beyond that. `thresholds` of the response has these figures.
     """
 
     intervention: int
@@ -787,6 +797,10 @@ class CouplingModel(BaseModel):
     overlap: float | None
     auroc: float | None
     asked: float | None
+    beyond: float
+    beyond_low: float
+    beyond_high: float
+    finding: Finding
     explained_by: list[Explanation]
     sample: int
     before: str
@@ -796,22 +810,41 @@ class CouplingModel(BaseModel):
 
 
 class AttributesDiagnosis(BaseModel):
-    """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations."""
+    """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations.
+
+    num_pairs: all that were tested, for which p is corrected; num_established: of those.
+    """
 
     names: list[str]
     effects: EffectsModel
+    num_pairs: int
     num_established: int
     couplings: list[CouplingModel]
+
+
+class ThresholdsModel(BaseModel):
+    """From where on something is said of an effect.
+
+    p: at most, for established; leakage: at least, of either sign, for `num_leaking`; data_correlation, in
+    the direction of the effect, overlap, and asked, a share of the effect: at least, for `explained_by`.
+    """
+
+    p: float
+    leakage: float
+    data_correlation: float
+    overlap: float
+    asked: float
 
 
 class DiagnoseResponse(BaseModel):
     """`couplings` are the first in rank: established ones before others, then by the least effect that the
     interval leaves, beyond what was asked. The effects have a column for each prototype.
 
-    num_pairs: all that were tested; num_established: that are no chance; num_leaking: of those, whose leakage
-    is at least 0.1, of either sign; agreement_with_data: the correlation, over all pairs of prototypes, of
-    leakage and data_correlation, null where there are too few; overlap: as in a coupling, null where an
-    attribute is changed; attributes: null where the bundle has no labels.
+    num_pairs: all that were tested, for which p is corrected; num_established: that are no chance;
+    num_leaking: of those, whose leakage is at least 0.1, of either sign; agreement_with_data: the
+    correlation, over all pairs of prototypes, of leakage and data_correlation, null where there are too few;
+    overlap: as in a coupling, null where an attribute is changed; attributes: null where the bundle has no
+    labels.
     """
 
     model: ModelInfo
@@ -828,6 +861,7 @@ class DiagnoseResponse(BaseModel):
     agreement_with_data: float | None
     couplings: list[CouplingModel]
     attributes: AttributesDiagnosis | None
+    thresholds: ThresholdsModel
     clamped: list[ClampingModel]
     total_s: float
 

@@ -186,12 +186,30 @@ def test_what_an_attribute_does_to_others_comes_first(
     few = ["--num-samples", "6", "--steps", "1", "--num-couplings", "2", "-q", "--url", real_url]
     assert main(["diagnose", "--attribute", "Bag", *few]) == 0
     output = capsys.readouterr()
-    header, *rows = output.out.strip().splitlines()
-    assert "effects on attributes are no chance" in output.err
-    assert header.split()[-1] == "asked"
-    assert len(rows) == 4
-    assert all(row.startswith("@Bag") for row in rows)
-    assert [row.split("@Bag")[1].lstrip().startswith("@") for row in rows] == [True, True, False, False]
+    header, *rows = [line for line in output.out.splitlines() if line]
+    assert "effects on attributes are established" in output.err
+    assert header.split()[:5] == ["changed", "how", "asked", "own", "effect"]
+    own, columns, *couplings = rows
+    assert own.split()[:2] == ["@Bag", "0.01"]
+    assert [name for name in ("asked", "beyond", "finding") if name not in columns.split()] == []
+    assert len(couplings) == 4
+    assert all(row.startswith("@Bag") for row in couplings)
+    assert [row.split("@Bag")[1].lstrip().startswith("@") for row in couplings] == [True, True, False, False]
+    assert "leakage:" not in output.err  # quiet
+
+
+def test_a_diagnosis_says_what_its_figures_are(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--num-samples", "6", "--steps", "1", "--url", real_url]
+    assert main(["diagnose", "--attribute", "Bag", "-p", "3", *few]) == 0
+    told = capsys.readouterr().err
+    for definition in (
+        "95% bootstrap interval over 6 samples",
+        "corrected for all 59 pairs with prototypes, and for all 19 with attributes",
+        "as a share of the own effect",
+        "within what was asked, p is 1",
+        "proves no cause",
+    ):
+        assert definition in told
 
 
 @pytest.mark.parametrize(
