@@ -40,7 +40,7 @@ def visualize(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Show what PROTOTYPES stand for: each enhanced in several images, and the clearest result.
+    """Show what PROTOTYPES stand for: each enhanced in several images, and the one in which it rose most.
 
     \b
     patronus visualize 3 21
@@ -64,10 +64,11 @@ def visualize(
                 shown.name or "-",
                 number(shown.activation_before),
                 number(shown.activation_after),
+                f"{shown.raised or 'none'} of {shown.num_sources}",
             ]
             for shown in found.prototypes
         ]
-        click.echo(to_table(["prototype", "name", "before", "after"], rows))
+        click.echo(to_table(["prototype", "name", "before", "after", "rose in"], rows))
     if out is not None or not as_json:
         folder = out or Path("prototypes")
         folder.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,8 @@ def test_consistency_can_be_reckoned_from_the_samples(real: httpx.Client) -> Non
         assert item["mean_before"] == pytest.approx(before.mean(), abs=1e-5)
         assert item["mean_after"] == pytest.approx(after.mean(), abs=1e-5)
         best = item["source_index"]
-        assert best == after.argmax()
+        assert best == (after - before).argmax()
+        assert item["rise"] == pytest.approx((after - before).max(), abs=2e-6)
         assert item["source"] == answer["sources"][best]
         assert item["enhanced"] == item["samples"][best]["image"]
         assert item["activation_after"] == item["samples"][best]["activation_after"]
@@ -60,6 +61,13 @@ def test_consistency_can_be_reckoned_from_the_samples(real: httpx.Client) -> Non
             s = encoded["activations"][item["prototype"]]
             assert s == pytest.approx(sample["activation_after"], abs=1e-4)
     assert all(item["raised"] >= 3 for item in answer["prototypes"])
+
+
+def test_no_prototype_is_shown_with_a_fall_where_it_rose_in_any_source(real: httpx.Client) -> None:
+    found = visualize(real, num_samples=3, steps=4)["prototypes"]
+    for item in found:
+        is_higher = item["activation_after"] > item["activation_before"]
+        assert is_higher == (item["rise"] > 0) == (item["raised"] > 0)
 
 
 def test_samples_are_only_there_on_request(fake: httpx.Client) -> None:
