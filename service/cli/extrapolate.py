@@ -8,15 +8,8 @@ from typing import Any
 
 import click
 
-from service.cli.edits import PrototypeType
-from service.cli.output import (
-    OutType,
-    kind_of,
-    number,
-    picture_paths,
-    pixels_of,
-    tell_answers,
-)
+from service.cli.edits import PrototypeType, finite
+from service.cli.output import OutType, kind_of, number, picture_paths, pixels_of, tell_answers
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Extrapolation, calls
@@ -37,7 +30,7 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            return tuple(finite(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers with commas between them, such as 0,1.5,3", param, ctx)
 

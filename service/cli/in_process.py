@@ -43,8 +43,13 @@ class _InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(request.read())
         running = asyncio.run_coroutine_threadsafe(exchange.run(self._app, _scope(request)), self._loop)
-        status, headers = exchange.started.result()
-        return httpx.Response(status, headers=headers, stream=_Body(exchange, running, self._loop))
+        body = _Body(exchange, running, self._loop)
+        try:
+            status, headers = exchange.started.result()
+        except BaseException:  # Ctrl-C: the work that nobody waits for any more would hold up the end
+            body.close()
+            raise
+        return httpx.Response(status, headers=headers, stream=body)
 
 
 @dataclass(eq=False)

@@ -9,13 +9,7 @@ from typing import Any
 import click
 
 from service.cli.edits import PrototypeType
-from service.cli.output import (
-    OutType,
-    kind_of,
-    number,
-    picture_paths,
-    tell_answers,
-)
+from service.cli.output import OutType, kind_of, number, picture_paths, tell_answers
 from service.cli.progress import ProgressLine
 from service.cli.sources import image_files
 from service.cli.target import Target, with_target

@@ -62,10 +62,15 @@ def sample_options(
         chosen["image"] = image
     if activations is not None:
         try:
-            chosen["activations"] = json.loads(activations.read_text())
+            chosen["activations"] = json.loads(activations.read_text(), parse_constant=_refuse)
         except ValueError as error:
             raise click.BadParameter(
                 f"{activations} is no JSON: {error}", param_hint="--activations"
             ) from error
     sample: SampleOptions = chosen  # type: ignore[assignment]
     return sample
+
+
+def _refuse(constant: str) -> float:
+    """NaN and Infinity, which Python writes and JSON does not have."""
+    raise ValueError(f"it has no {constant}")

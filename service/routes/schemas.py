@@ -199,9 +199,7 @@ class VisualizeRequest(ModelRequest):
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
-    samples: Annotated[bool, Field(description="add the pictures of all sources")] = (
-        False
-    )
+    samples: Annotated[bool, Field(description="add the pictures of all sources")] = False
     preview_every: PreviewEvery = 0
 
 
