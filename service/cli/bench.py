@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,10 +17,10 @@ from service.client import calls
 from service.client.calls import Call
 
 TIMEOUT_S = 30.0
-"""By default, of one request: a load does not go on for as long as one who waits for an answer would."""
+"""Less than who asks once would wait: a load is over when its last request is."""
 
 
-@click.command(context_settings={"default_map": {"timeout": TIMEOUT_S}})
+@click.command()
 @click.option("--endpoint", type=click.Choice(["encode", "generate"]), default="generate", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="of generate")
 @click.option(
@@ -35,7 +36,7 @@ TIMEOUT_S = 30.0
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of the arrivals")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@with_target
+@partial(with_target, timeout_s=TIMEOUT_S)
 def bench(
     target: Target,
     endpoint: str,

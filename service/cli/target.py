@@ -137,8 +137,11 @@ def chosen_url(bundle: BundleAddress | None, url: str | None) -> str | None:
     return None
 
 
-def with_target(command: F) -> F:
-    """Give a command the options that say where it runs, as its argument `target`."""
+def with_target(command: F, *, timeout_s: float = 600.0) -> F:
+    """Give a command the options that say where it runs, as its argument `target`.
+
+    timeout_s: of one request, where nobody gives another.
+    """
 
     def wrapped(
         bundle: BundleAddress | None,
@@ -176,7 +179,7 @@ def with_target(command: F) -> F:
             click.option(
                 "--timeout",
                 type=click.FloatRange(min=0, min_open=True, max=DAY_S),
-                default=600.0,
+                default=timeout_s,
                 show_default=True,
                 help="seconds for one request, retries included",
             ),
