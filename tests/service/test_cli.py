@@ -155,6 +155,16 @@ def test_pictures_go_into_files(folder: Path, real_url: str, capsys: pytest.Capt
         assert (folder / name).read_text().lstrip().startswith(start)
 
 
+def test_visualize_says_in_how_many_pictures_a_prototype_rose(
+    tmp_path: Path, fake_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (32, 32)).save(tmp_path / "black.png")
+    given = ["--image", str(tmp_path / "black.png"), "--steps", "1", "-o", str(tmp_path / "shown")]
+    assert main(["visualize", "3", *given, "--url", fake_url]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert (header.split()[-2:], row.split()[-3:]) == (["rose", "in"], ["none", "of", "1"])
+
+
 def test_what_an_attribute_does_to_others_comes_first(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.bundle import Bundle
 from service.settings import Settings
-from tests.service.conftest import b64, fake_runner, metric, picture, serving
+from tests.service.conftest import b64, fake_runner, metric, picture, png, serving
 
 
 def visualize(client: httpx.Client, **body: Any) -> dict[str, Any]:
@@ -64,10 +64,19 @@ def test_consistency_can_be_reckoned_from_the_samples(real: httpx.Client) -> Non
 
 
 def test_no_prototype_is_shown_with_a_fall_where_it_rose_in_any_source(real: httpx.Client) -> None:
-    found = visualize(real, num_samples=3, steps=4)["prototypes"]
+    """Where prototype 2 is strongest after 20 steps, it was stronger before."""
+    found = visualize(real, prototypes=[2, 17, 20], num_samples=6, steps=20)["prototypes"]
     for item in found:
         is_higher = item["activation_after"] > item["activation_before"]
         assert is_higher == (item["rise"] > 0) == (item["raised"] > 0)
+
+
+def test_a_prototype_that_rose_in_no_source_is_said_to(fake: httpx.Client) -> None:
+    """A black picture cannot be darker, and the stand-in makes it so in one step whatever is asked."""
+    black = b64(png(Image.new("L", (32, 32))))
+    for item in visualize(fake, images=[black], steps=1)["prototypes"]:
+        assert item["raised"] == 0
+        assert item["rise"] <= 0
 
 
 def test_samples_are_only_there_on_request(fake: httpx.Client) -> None:
