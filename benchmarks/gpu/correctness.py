@@ -25,9 +25,9 @@ from model.samplers import ddim, dpmpp_2m
 from model.schedule import NoiseSchedule
 from model.transforms import to_x_0
 from service.engine.engine_core import EngineCore
+from service.engine.errors import DeviceError
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import DeviceError
 from service.engine.runner import Float32, Runner, StepOutputs
 from service.engine.torch_runner import Precision, TorchRunner
 from service.settings import Device

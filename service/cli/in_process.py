@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from fastapi import FastAPI
-from starlette.types import Message, Scope
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Message, Scope
 
 
 @contextmanager

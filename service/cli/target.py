@@ -6,20 +6,21 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import httpx
-from fastapi import FastAPI
 
 from model.bundle_address import BundleAddress, HubAddress
 from model.hub import Hub
-from service.app import create_app
 from service.cli.addresses import BundleType, KeyType, UrlType
 from service.cli.in_process import in_process
 from service.cli.progress import ProgressLine
 from service.client import AsyncClient, Call, Client, Progress, Retries, calls
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class Target:
             yield client
 
     def _app(self) -> FastAPI:
+        from service.app import create_app  # slow to import, and of no use to who asks a service
+
         return create_app(fetched(local_settings(self.bundle), quiet=self.quiet))
 
 

@@ -8,7 +8,7 @@ import click
 
 from service.cli.edits import PrototypeType
 from service.cli.output import number, to_json, to_table
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import calls
 from service.client.calls import VisualizeOptions
@@ -16,7 +16,13 @@ from service.client.calls import VisualizeOptions
 
 @click.command()
 @click.argument("prototypes", nargs=-1, required=True, type=PrototypeType())
-@click.option("--image", "images", multiple=True, help="a file, folder or glob to enhance it in; repeatable")
+@click.option(
+    "--image",
+    "images",
+    type=ImageType(),
+    multiple=True,
+    help="a file, folder or glob to enhance it in; repeatable",
+)
 @click.option("--num-samples", type=click.IntRange(min=1), help="of the bundle's own pictures  [default: 20]")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)

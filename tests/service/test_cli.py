@@ -258,20 +258,6 @@ def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str
         assert "_PATRONUS_COMPLETE" in capsys.readouterr().out
 
 
-def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
-    (tmp_path / "patronus").write_text(f'#!/bin/sh\nexec {sys.executable} -m service.cli "$@"\n')
-    (tmp_path / "patronus").chmod(0o755)
-    script = """
-        eval "$(patronus completion bash)"
-        COMP_WORDS=(patronus gener) COMP_CWORD=1
-        _patronus_completion patronus
-        echo "${COMPREPLY[@]}"
-    """
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "generate\n"), done.stderr
-
-
 def test_serve_takes_its_settings_from_options_before_the_environment() -> None:
     port = free_port()
     process = subprocess.Popen(
