@@ -10,7 +10,7 @@ import click
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
 from service.cli.output import OutType, number, picture_paths, to_json, to_table
 from service.cli.sampling import start_of
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Edit, Edited, calls
 from service.client.calls import EditOptions
@@ -19,7 +19,7 @@ COLUMNS = ("file", "changed", "how", "before", "asked", "achieved", "written")
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=ImageType())
 @click.option("-e", "--edit", "edits", type=EditType(), multiple=True, required=True, help=EDITS_HELP)
 @click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles")
 @click.option(

@@ -88,10 +88,10 @@ def prototypes(
     """
     options: Common = {} if model is None else {"model": model}
     with target.open() as session:
-        if namings:
-            answer, found = _details(session, [calls.rename(*naming, **options) for naming in namings])
-        elif prototypes:
-            answer, found = _details(session, [calls.prototype(j, **options) for j in prototypes])
+        asked = [calls.rename(*naming, **options) for naming in namings]
+        asked += [calls.prototype(j, **options) for j in prototypes]
+        if asked:
+            answer, found = _details(session, asked)
         else:
             answer, listed = session.send(calls.prototypes(**options))
             found = list(listed.prototypes)

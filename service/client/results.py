@@ -217,9 +217,10 @@ class EnhancedSource:
 
 @dataclass(frozen=True, eq=False)
 class Visualization:
-    """What one prototype stands for: the image that it changed most clearly, `source_index` of num_sources.
+    """What one prototype stands for: the image in which it rose most, `source_index` of num_sources.
 
-    raised: in how many of them it rose; samples: all of them, where that was asked for.
+    raised: in how many of them it rose, where 0 says that the image is the one in which it fell least;
+    samples: all of them, where that was asked for.
     """
 
     prototype: int
@@ -237,6 +238,10 @@ class Visualization:
     mean_before: float
     mean_after: float
     samples: tuple[EnhancedSource, ...] | None
+
+    @property
+    def rise(self) -> float:
+        return self.activation_after - self.activation_before
 
 
 @dataclass(frozen=True, eq=False)

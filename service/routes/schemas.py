@@ -222,9 +222,7 @@ class VisualizeRequest(ModelRequest):
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
-    samples: Annotated[bool, Field(description="add the pictures of all sources, not of the best only")] = (
-        False
-    )
+    samples: Annotated[bool, Field(description="add the pictures of all sources")] = False
     preview_every: PreviewEvery = 0
 
 
@@ -482,9 +480,10 @@ class EnhancedSource(BaseModel):
 class VisualizedPrototype(BaseModel):
     """`target`: the activation that was set; before and after: the prototype's own activation, re-encoded.
 
-    source, enhanced, patch and box are of the source in which it became strongest, `source_index` of
-    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. samples:
-    one for each source, where they were asked for.
+    source, enhanced, patch and box are of the source in which it rose most, by `rise`: `source_index` of
+    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. Where
+    raised is 0, rise is 0 or less, and what is shown is the source in which it fell least. samples: one for
+    each source, where they were asked for.
     """
 
     prototype: int
@@ -496,6 +495,7 @@ class VisualizedPrototype(BaseModel):
     box: tuple[int, int, int, int]
     activation_before: float
     activation_after: float
+    rise: float
     source_index: int
     num_sources: int
     raised: int
