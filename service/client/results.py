@@ -338,8 +338,9 @@ class Effects:
     """(J, K), of J interventions on K prototypes or attributes, in standard deviations; low … high: 95%
     bootstrap interval, of each by itself; p: corrected for all pairs of the table, NaN for what is changed
     itself; leakage: over the change of that itself, NaN where it does not respond; asked: what the effect
-    would be if the picture showed just what was asked for, NaN of a prototype and another; beyond: how far
-    prototypes go outside of it, which p and leakage are of. The last two are None from an older service."""
+    would be if the picture showed just what was asked for, or of an attribute and a prototype that is
+    changed, what the probe reads in its own change, NaN of two prototypes; beyond: how far prototypes go
+    outside of it, which p and leakage are of. The last two are None from an older service."""
 
     effect: Array
     low: Array

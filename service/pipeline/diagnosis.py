@@ -4,7 +4,8 @@ Instead of a prototype it can be an attribute that is changed, as edits of attri
 prototypes at once for what goes with the attribute in the data. So what prototypes do then was asked of them,
 and only what goes beyond it is a coupling (`model.couplings.measure_effects`). What other attributes do is a
 finding, asked for or not, as nobody wanted it: `asked` says how much of it lies in the request, before any
-picture is made. Of a prototype that is changed there is such a part too, on attributes: their probes read it.
+picture is made. Of a prototype that is changed there is such a part on attributes, too: their probes read it,
+so that its own change is a change of theirs.
 
 An effect is measured by intervention. What stands beside it (a correlation in the data, boxes that overlap)
 was only observed, and proves no cause.
@@ -86,7 +87,8 @@ class AttributeEffects:
     """On the log-odds of K labelled attributes, by linear probes on the re-encoded s.
 
     effects: (J, K), in standard deviations of the log-odds over the training data; asked: (J, K), in the same
-    unit, what the probes read in the change of s as it was asked for; data_correlation: (J, K), of s_j, or
+    unit, what the probes read in the change of s as it was asked for, or where a prototype is changed, in its
+    own change; data_correlation: (J, K), of s_j, or
     the changed attribute's log-odds, and these; auroc: (J, K), of s_j alone as a sign of the attribute, NaN
     where an attribute is changed; couplings: the first in rank.
     """
@@ -190,8 +192,10 @@ def _diagnosis(
     is_prototype = np.array([cause < m for cause in causes])  # (J,)
     shown, asked = columns.changes(pairs)  # (J, n, m + K) each
     own_asked = asked.mean(axis=1)[np.arange(len(pairs)), causes]
-    asked[is_prototype, :, :m] = np.nan  # no other prototype was asked for anything
     own = np.stack([shown[i, :, cause] for i, cause in enumerate(causes)])  # (J, n)
+    asked[is_prototype, :, :m] = np.nan  # no other prototype was asked for anything
+    for i in np.flatnonzero(is_prototype):
+        asked[i, :, m:] = own[i, :, None] * columns.probe_weights[:, causes[i]]
     is_other = np.arange(shown.shape[2]) != np.array(causes)[:, None]  # (J, m + K)
     correlation, auroc = columns.correlation[causes], columns.auroc[causes]
     places = _places(bundle, pairs)
@@ -242,7 +246,8 @@ class _Columns:
     """What can be changed and can change: m prototypes, and after them K attributes, none without labels.
 
     correlation: (m + K, m + K), over the training data; auroc: likewise, of prototypes as a sign of
-    attributes and the other way round, NaN of two of one kind.
+    attributes and the other way round, NaN of two of one kind; probe_weights: (K, m), standard deviations of
+    an attribute's log-odds for each one of an activation.
     """
 
     def __init__(self, statistics: ActivationStatistics, attributes: Attributes | None) -> None:
@@ -251,12 +256,14 @@ class _Columns:
         m = statistics.num_prototypes
         self.correlation = statistics.correlation
         self.auroc = np.full((m, m), np.nan)
+        self.probe_weights = np.empty((0, m))
         if attributes is not None:
             with_prototypes = attributes.logit_correlation(statistics)  # (K, m)
             with_attributes = attributes.logit_correlations(statistics)
             self.correlation = np.block(
                 [[statistics.correlation, with_prototypes.T], [with_prototypes, with_attributes]]
             )
+            self.probe_weights = attributes.probe_weights / attributes.logit_spread(statistics)[:, None]
             none = np.full_like(with_attributes, np.nan)
             self.auroc = np.block([[self.auroc, attributes.auroc], [attributes.auroc.T, none]])
 

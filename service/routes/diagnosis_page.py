@@ -191,7 +191,7 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
         f"{item.high:+z.2f}"
     ]
     if item.asked is not None:
-        figures.append(f"{_who_asks(item)} {item.asked:+z.2f}{_share_asked(item)}")
+        figures.append(_asked(item, item.asked))
     if item.leakage is not None:
         own = diagnosis.interventions[item.intervention].effect
         figures.append(f"leakage <b>{item.leakage:+z.2f}</b> of its own change of {own:+z.2f}")
@@ -209,16 +209,14 @@ def _card(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_size:
     )
 
 
-def _who_asks(item: CouplingModel) -> str:
+def _asked(item: CouplingModel, asked: float) -> str:
+    """How much of an effect lies in the request, in words."""
+    share = ""
+    if "asked" in item.explained_by:
+        share = ", all of it" if abs(item.effect) <= abs(asked) else ", half of it or more"
     if item.attribute is not None:
-        return "the request itself asks for"
-    return "the attribute's probe reads the changed prototype, which as asked for makes"
-
-
-def _share_asked(item: CouplingModel) -> str:
-    if "asked" not in item.explained_by:
-        return ""
-    return ": all of it" if abs(item.effect) <= abs(item.asked or 0.0) else ": half of it or more"
+        return f"the request itself asks for {asked:+z.2f}{share}"
+    return f"the attribute's probe reads the changed prototype itself: {asked:+z.2f}{share}"
 
 
 def _own_effects(diagnosis: DiagnoseResponse, names: _Names) -> str:
@@ -278,7 +276,7 @@ def _legend(table: _Table, diagnosis: DiagnoseResponse) -> str:
         "effect": f"mean change over {diagnosis.num_samples} samples, in standard deviations of the training "
         "data, with its 95% bootstrap interval, of each effect by itself",
         "leakage": "the effect as a share of the own effect of what was changed",
-        "p": f"of no effect, by flipping signs of samples, corrected for all {table.num_pairs} pairs of this "
+        "p": f"of {'nothing beyond' if table.shows_beyond else 'no effect'}, by flipping signs of samples, corrected for all {table.num_pairs} pairs of this "
         f"table; {least.p:g} or less is established",
         "r in the data": "correlation of the two in the training data; of "
         f"{least.data_correlation:g} or more, in the direction of the effect, it is marked as also "
@@ -295,6 +293,8 @@ def _legend(table: _Table, diagnosis: DiagnoseResponse) -> str:
         lines["overlap"] = f"of the two boxes; from {least.overlap:.2f} on it is marked as the same place"
     if table.shows_asked:
         lines["asked"] = "what the effect would be if pictures showed just what the request itself asks for"
+        if table.is_of_attributes:
+            lines["asked"] += "; where a prototype is changed, what the probe reads in its own change"
     if table.shows_beyond:
         lines["beyond"] = (
             "what goes further; only that counts, for leakage and p too. Within what was asked, p is 1"
@@ -482,8 +482,8 @@ effect that raises in some pictures and lowers in others cancels out.</dd>
 <dt>Asked</dt><dd>An attribute is changed by asking all prototypes at once for what goes with it in the data.
 So a part of each effect is in the request before any picture is made. Of a prototype, anything from none to
 all of it was meant; p, leakage and rank are of what goes beyond, and within it p is 1. Of another attribute
-the whole effect counts, as nobody wanted it. Where a prototype is changed, an attribute's probe reads it, and
-that part of the effect counts as asked.</dd>
+the whole effect counts, as nobody wanted it. Where a prototype is changed, an attribute's probe reads it
+along with all others, and what it reads in the prototype's own change counts as asked.</dd>
 <dt>p, established</dt><dd>How often chance alone would give so strong an effect anywhere in the same table
 (sign flips of whole samples, stepping down from the largest). At {least.p:g}, one table in 20 of a model
 without any coupling names one; prototypes and attributes are a table each. Established effects rank first,

@@ -747,8 +747,8 @@ class EffectsModel(BaseModel):
     asked: what the effect would be if the picture showed just what was asked for. The change of an attribute
     asks something of every prototype, and they were meant to do anything from none to all of it: beyond is
     how far the effect is outside of that, and what p and leakage are of; asked is null of a prototype and
-    another, where beyond is the effect. Of attributes the whole effect counts, as nobody wanted it, and asked
-    only says how much the probe reads in the change of s as it was asked for.
+    another, where beyond is the effect. Of attributes the whole effect counts, as nobody wanted it; where a
+    prototype is changed, asked is what an attribute's probe reads in its own change.
     """
 
     effect: list[list[float]]

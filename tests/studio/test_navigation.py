@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def test_link_brings_what_it_edits_into_view_and_the_page_stays(
     rows = [page.locator(f".{kind}.is-edited").first for kind in ("attribute", "bar")]
     for row in rows:
         expect(row).to_be_in_viewport(ratio=1)
+    expect(page).not_to_have_url(re.compile("view="))
     page.reload()
     for row in rows:
         expect(row).to_be_in_viewport(ratio=1)
