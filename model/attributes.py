@@ -139,8 +139,8 @@ class Attributes:
 
         within: bounds (m,) of activations, by default their 0.01 and 0.99 quantiles; what is outside of them
         stays where it is at most. held: attributes whose log-odds stay what they are. What is short of
-        either, as entries are at their bounds and `directions` hold softly, is asked again, until it is there,
-        or ROUNDS times.
+        either, as entries are at their bounds and `directions` hold softly, is asked again, until it is
+        there, or ROUNDS times.
         """
         chosen = [k, *held]
         directions = self.directions([k], statistics, held)  # (m, n)

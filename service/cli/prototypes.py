@@ -111,8 +111,9 @@ def prototypes(
     elif out is None:
         click.echo(to_table(COLUMNS, _rows(found)))
         click.echo(
-            "emerges at: the timestep (large is early) from which the activation stays beyond half of its "
-            "change while an image is sampled, median over generated images; in: the share in which it changes",
+            "emerges at: the timestep (large is early) from which the activation stays beyond half of "
+            "its change while an image is sampled, median over generated images; in: the share in which it "
+            "changes",
             err=True,
         )
 
