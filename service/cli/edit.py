@@ -9,7 +9,8 @@ import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
 from service.cli.output import OutType, number, picture_paths, to_json, to_table
-from service.cli.sources import image_files
+from service.cli.sampling import start_of
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Edit, Edited, calls
 from service.client.calls import EditOptions
@@ -18,11 +19,18 @@ COLUMNS = ("file", "changed", "how", "before", "asked", "achieved", "written")
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=ImageType())
 @click.option("-e", "--edit", "edits", type=EditType(), multiple=True, required=True, help=EDITS_HELP)
 @click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles")
 @click.option(
     "--preserve", type=PrototypeType(), multiple=True, help="a prototype to hold, or `others`; repeatable"
+)
+@click.option(
+    "--preserve-attribute",
+    "preserve_attributes",
+    multiple=True,
+    metavar="NAME",
+    help="an attribute to hold (see `patronus prototypes`); repeatable",
 )
 @click.option("--start", default="full", show_default=True, help="full, auto, or a timestep to go back to")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
@@ -62,7 +70,7 @@ def edit(
     """
     files = image_files(images)
     paths = picture_paths(files, out, "edited")
-    chosen: EditOptions = {**options, "start": _start(start)}  # type: ignore[typeddict-item]
+    chosen: EditOptions = {**options, "start": start_of(start)}  # type: ignore[typeddict-item]
     if preserve:
         chosen["preserve"] = "others" if preserve == ("others",) else list(preserve)
     answers, rows = [], []
@@ -85,10 +93,6 @@ def edit(
     elif rows:
         click.echo(to_table(COLUMNS, rows))
     return 0 if len(answers) == len(files) else 1
-
-
-def _start(text: str) -> Any:
-    return int(text) if text.isdecimal() else text
 
 
 def _rows(file: Path, written: Path, edited: Edited, edits: tuple[Edit, ...]) -> list[list[object]]:

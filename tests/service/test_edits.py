@@ -359,6 +359,38 @@ def test_a_model_without_labels_has_no_attributes_to_edit(faces: Bundle, usual: 
         apply_edits(unlabelled, usual, [Edit(None, "max", attribute="hat")], extrapolate=False)
 
 
+def test_an_edit_of_an_attribute_leaves_those_that_are_held(faces: Bundle, usual: Float32) -> None:
+    edits = [Edit(None, "max", attribute="smile")]
+    skin = ("light_skin", "tan_skin", "dark_skin")
+    before = {name: log_odds(faces, usual, name) for name in skin}
+    shifts = []
+    for held in ((), skin):
+        edited, _ = apply_edits(faces, usual, edits, extrapolate=False, held_attributes=held)
+        assert log_odds(faces, edited, "smile") == pytest.approx(
+            attribute_target(faces, "smile").high, abs=0.1
+        )
+        shifts.append(sum(abs(log_odds(faces, edited, name) - before[name]) for name in skin))
+    assert shifts[1] < 0.2 * shifts[0]
+
+
+def test_edit_loop_holds_an_attribute_where_it_was() -> None:
+    smile = Target(None, "smile", np.array([1.0, 0.0]), 0.0, np.array([1.0, 0.0]), 0.0, 9.0, 1.0, (0,))
+    skin = Target(None, "skin", np.array([0.0, 1.0]), 0.0, np.array([0.0, 1.0]), 0.0, 9.0, 1.0, (1,))
+    before, asked = np.array([2.0, 2.0], np.float32), np.array([4.0, 2.0], np.float32)
+    reached = []
+    for held in ((), (skin,)):
+        loop, again = EditLoop(asked, [smile], before=before, held_attributes=held), True
+        for _ in range(20):
+            achieved = loop.driven + np.array([0.0, 1.0], np.float32)  # skin comes along
+            again = loop.observe(achieved)
+            if not again:
+                break
+        assert not again
+        reached.append(achieved)
+    assert reached[0].tolist() == [4.0, 3.0]
+    assert reached[1] == pytest.approx([4.0, 2.0], abs=0.1)
+
+
 def test_edit_loop_drives_an_attribute_along_its_direction_until_it_is_reached() -> None:
     readout, direction = np.array([1.0, 1.0, 0.0]), np.array([0.75, 0.25, 0.5])
     target = Target(None, "smile", readout, -4.0, direction, -9.0, 9.0, 1.0, (0,))

@@ -78,6 +78,51 @@ def test_prototypes_that_an_attribute_moves_are_held_where_it_puts_them(
     assert np.abs(asked - achieved).mean() > 0.0
 
 
+def test_held_attributes_move_less(real: httpx.Client, bundle: Bundle, image: str) -> None:
+    held = ["Trouser", "Sneaker"]
+    body = {"image": image, "edits": [BAG], "steps": 10, "rounds": 2}
+    answers = [
+        real.post("/edit", json={**body, **more}).json() for more in ({}, {"preserve_attributes": held})
+    ]
+    assert [answer["preserved_attributes"] for answer in answers] == [[], held]
+    drifts = [
+        sum(
+            abs(
+                log_odds(bundle, answer["activations"]["asked"], name)
+                - log_odds(bundle, answer["activations"]["before"], name)
+            )
+            for name in held
+        )
+        for answer in answers
+    ]
+    assert drifts[1] < 0.5 * drifts[0]
+
+
+def test_attributes_are_held_in_an_edit_of_a_prototype(real: httpx.Client, image: str) -> None:
+    body = {"image": image, "edits": [{"prototype": 0, "op": "max"}], "steps": 4, "rounds": 2}
+    answer = real.post("/edit", json={**body, "preserve_attributes": ["Bag"]}).json()
+    assert answer["preserved_attributes"] == ["Bag"]
+    asked, before = (answer["activations"][name] for name in ("asked", "before"))
+    assert [j for j in range(30) if asked[j] != before[j]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "detail"),
+    [
+        ({"preserve_attributes": ["Hat"]}, 404, "there is no attribute 'Hat'"),
+        ({"preserve_attributes": ["Coat", "Coat"]}, 422, "more than once: Coat"),
+        ({"preserve_attributes": ["Bag"]}, 422, "both edited and to be preserved: Bag"),
+        ({"preserve_attributes": ["Coat"], "rounds": 1}, 422, "preserve needs rounds of at least 2"),
+    ],
+)
+def test_attributes_that_cannot_be_held_are_refused(
+    real: httpx.Client, image: str, options: dict[str, Any], status: int, detail: str
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [BAG], **options})
+    assert answer.status_code == status
+    assert detail in answer.json()["detail"]
+
+
 def test_attributes_and_prototypes_can_be_edited_together(real: httpx.Client, image: str) -> None:
     edits = [BAG, {"prototype": 0, "op": "max"}]
     answer = real.post("/edit", json={"image": image, "edits": edits, "steps": 4, "rounds": 1}).json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from playwright.sync_api import Page, Route, expect
@@ -39,10 +40,42 @@ def test_smile_says_that_the_skin_goes_along(open_studio: OpenStudio) -> None:
     expect(page.get_by_label("Change", exact=True)).to_have_value("@smile")
 
 
+def test_what_moved_along_is_held_by_a_click(open_studio: OpenStudio) -> None:
+    page = open_studio("#model=cartoon-faces&picture=reference-4&edits=@smile=max")
+    is_done(page)
+    skin = page.locator(".effects .of-attribute").filter(has_text="skin").first
+    name = skin.get_by_role("button", name=re.compile("^Hold ")).get_attribute("aria-label")
+    assert name is not None
+    told = name.removeprefix("Hold ").replace(" ", "_")
+    with page.expect_response("**/edit") as answered:
+        skin.get_by_role("button", name=name).click()
+    assert json.loads(answered.value.request.post_data or "")["preserve_attributes"] == [told]
+    is_done(page)
+    hold = page.locator(".attributes").get_by_role("button", name=name)
+    expect(hold).to_have_attribute("aria-pressed", "true")
+    page.wait_for_url(f"**held={told}*")
+    page.get_by_role("button", name="Undo").click()
+    expect(hold).to_have_attribute("aria-pressed", "false")
+    page.get_by_role("button", name="Redo").click()
+    expect(hold).to_have_attribute("aria-pressed", "true")
+    with page.expect_request("**/edit") as sent:  # what is edited is not held any more
+        page.get_by_role("button", name=f"More {name.removeprefix('Hold ')}", exact=True).click()
+    assert "preserve_attributes" not in body_of(sent.value)
+    expect(hold).to_be_disabled()
+
+
+def test_a_link_holds_attributes(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#edits=@Bag=max&held=Coat,T-shirt%2Ftop,Bag,Hat", url=quick_url)
+    with page.expect_request("**/edit") as sent:
+        page.get_by_role("button", name="More Trouser", exact=True).click()
+    assert body_of(sent.value)["preserve_attributes"] == ["Coat", "T-shirt/top"]
+
+
 def test_pointing_at_an_attribute_shows_where_its_strongest_prototype_is(
     open_studio: OpenStudio, quick_url: str
 ) -> None:
     page = open_studio("#model=cartoon-faces", url=quick_url)
+    expect(page.locator(".bars input[data-prototype]").first).to_be_enabled()  # rows move until all is there
     with page.expect_request("**/locate") as sent:
         attribute(page, "glasses").hover()
     where = page.locator(".where-line")

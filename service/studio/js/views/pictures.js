@@ -5,6 +5,7 @@ import * as calls from "../calls.js";
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
 import { changes } from "../side_effects.js";
+import { holdButton } from "./attribute_edits.js";
 import { place } from "./boxed_picture.js";
 import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 
@@ -195,7 +196,7 @@ function summaryOf(session, { outcome, prototypes }) {
       row(prototype, `${before.toFixed(2)} → ${achieved.toFixed(2)} of ${asked.toFixed(2)} asked`, null),
     ),
     ...clamped,
-    ...(otherAttributes === null ? [] : attributesThatMoved(otherAttributes, cause)),
+    ...(otherAttributes === null ? [] : attributesThatMoved(session, otherAttributes, cause)),
     element("h3", {}, `What else changed: prototypes${attributes.length === 0 ? "" : ", beyond what was asked of them"}`),
     ...(others.length === 0 ? [element("p", { class: "muted" }, "None by half a standard deviation of the training data.")] : []),
     ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) => row(prototype, `${signed(change)} sd`, measureButton(cause, nameOf(prototype)))),
@@ -203,7 +204,7 @@ function summaryOf(session, { outcome, prototypes }) {
 }
 
 /** Attributes that no edit names, and how much of their change the request itself asked for. */
-function attributesThatMoved(moved, cause) {
+function attributesThatMoved(session, moved, cause) {
   const more = moved.slice(SHOWN_ATTRIBUTES).map(({ name, change }) => `${readable(name)} ${signed(change)} sd`);
   return [
     element("h3", {}, "What else changed: attributes"),
@@ -219,11 +220,21 @@ function attributesThatMoved(moved, cause) {
           element("span", { class: "number" }, `${signed(change)} sd`),
           element("span", { class: "number muted" }, `, asked ${signed(asked_change)}; log-odds ${signed(before)} → ${signed(achieved)}`),
         ),
+        holdOf(session, name),
         measureButton(cause, readable(name)),
       ),
     ),
     ...(more.length === 0 ? [] : [element("p", { class: "muted number" }, `And ${more.join(", ")}.`)]),
   ];
+}
+
+/** To hold what moved; as far as the page offers that attribute to be edited. */
+function holdOf(session, name) {
+  const { attributes, held } = session.state;
+  if (!attributes.some((attribute) => attribute.name === name)) return null;
+  const hold = holdButton(session, name);
+  hold.show(held, true);
+  return hold.element;
 }
 
 function beyondText(prototype, attribute, requested) {
