@@ -9,7 +9,7 @@ import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 import { Task } from "../task.js";
 import { boxed } from "./boxed_picture.js";
 
-const EXPLANATIONS = {
+const SEEN_BESIDE = {
   data: "the two go together in the training data",
   overlap: "both look at the same pixels",
   asked: "at least half of it was asked for",
@@ -188,7 +188,7 @@ function couplingsTable(caption, couplings, prototypes, shape) {
     "table",
     { class: "couplings" },
     element("caption", { class: "only-read" }, caption),
-    element("thead", {}, element("tr", {}, ...["Raised", "What changes", "Before, after", "Effect in sd, 95% interval", "Why"].map((text) => element("th", { scope: "col" }, text)))),
+    element("thead", {}, element("tr", {}, ...["Raised", "What changes", "Before, after", "Effect in sd, 95% interval", "Finding"].map((text) => element("th", { scope: "col" }, text)))),
     element("tbody", {}, ...couplings.map((coupling) => couplingRow(coupling, prototypes, shape, widest))),
   );
 }
@@ -214,7 +214,7 @@ function couplingRow(coupling, prototypes, shape, widest) {
       element("span", { class: "number" }, `${signed(effect, 2)} (${signed(low, 2)} to ${signed(high, 2)})`),
       ...askedParts(coupling),
     ),
-    element("td", {}, whyText(coupling), element("br"), element("small", { class: "muted number" }, `p ${p < 0.001 ? "< 0.001" : p.toFixed(3)}, correlation in the data ${signed(data_correlation, 2)}`)),
+    element("td", {}, findingText(coupling), element("br"), element("small", { class: "muted number" }, `p ${p < 0.001 ? "< 0.001" : p.toFixed(3)}, correlation in the data ${signed(data_correlation, 2)}`)),
   );
 }
 
@@ -226,10 +226,12 @@ function askedParts({ effect, asked }) {
   return [element("br"), element("small", { class: "muted number" }, `asked ${signed(asked, 2)}, ${rest}`)];
 }
 
-/** p of an effect on a prototype is of what goes beyond the asked: without that it is no chance, but what was meant. */
-function whyText({ is_established, explained_by, label }) {
-  if (is_established) return explained_by.length === 0 ? "the model couples them by itself" : explained_by.map((word) => EXPLANATIONS[word]).join("; ");
-  return explained_by.includes("asked") && label === undefined ? "was asked for" : "may be chance";
+/** Of what is no chance, what was seen beside it, which is no proof of its cause. */
+function findingText({ finding, explained_by }) {
+  if (finding === "chance") return "may be chance";
+  if (finding === "within_asked") return "within what was asked";
+  if (explained_by.length === 0) return "established; nothing was seen that goes with it";
+  return `established; ${explained_by.map((word) => SEEN_BESIDE[word]).join("; ")}`;
 }
 
 function who(prototype) {
