@@ -9,7 +9,7 @@ import click
 
 from service.cli.edits import EDITS_HELP, EditType, PrototypeType
 from service.cli.output import OutType, kind_of, number, text_writer, to_csv, to_json, to_table, write
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import Diagnosis, Edit, calls
 from service.client.calls import DiagnoseOptions
@@ -66,7 +66,13 @@ OWN = ("changed", "how", "asked", "own effect", "low", "high", "moved")
     "-e", "--edit", "edits", type=EditType(), multiple=True, help=f"instead of -p and -a: {EDITS_HELP}"
 )
 @click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles")
-@click.option("--image", "images", multiple=True, help="a file, folder or glob to change them in; repeatable")
+@click.option(
+    "--image",
+    "images",
+    type=ImageType(),
+    multiple=True,
+    help="a file, folder or glob to change them in; repeatable",
+)
 @click.option("--num-samples", type=click.IntRange(min=6), help="that are generated instead  [default: 32]")
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)

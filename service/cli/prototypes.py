@@ -89,10 +89,10 @@ def prototypes(
     """
     options: Common = {} if model is None else {"model": model}
     with target.open() as session:
-        if namings:
-            answer, found = _details(session, [calls.rename(*naming, **options) for naming in namings])
-        elif prototypes:
-            answer, found = _details(session, [calls.prototype(j, **options) for j in prototypes])
+        asked = [calls.rename(*naming, **options) for naming in namings]
+        asked += [calls.prototype(j, **options) for j in prototypes]
+        if asked:
+            answer, found = _details(session, asked)
         else:
             answer, listed = session.send(calls.prototypes(**options))
             found = list(listed.prototypes)
@@ -111,8 +111,9 @@ def prototypes(
     elif out is None:
         click.echo(to_table(COLUMNS, _rows(found)))
         click.echo(
-            "emerges at: the timestep (large is early) from which the activation stays beyond half of its "
-            "change while an image is sampled, median over generated images; in: the share where it changes",
+            "emerges at: the timestep (large is early) from which the activation stays beyond half of "
+            "its change while an image is sampled, median over generated images; in: the share in which it "
+            "changes",
             err=True,
         )
 

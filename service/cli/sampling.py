@@ -46,6 +46,19 @@ def with_sampling(command: F) -> F:
                 show_default=True,
                 help="inverted: start from the given picture's own noise",
             ),
+            click.option(
+                "--start",
+                default="full",
+                show_default=True,
+                help="with --x-t inverted: full, or a timestep to go back to, as of an edit",
+            ),
+            click.option(
+                "--inversion",
+                type=click.Choice(["ddim", "bdia"]),
+                default="ddim",
+                show_default=True,
+                help="with --x-t inverted: as of an edit",
+            ),
             click.option("--model", help="which of the models (see `patronus models`)"),
         )
     ):
@@ -54,18 +67,38 @@ def with_sampling(command: F) -> F:
 
 
 def sample_options(
-    *, image: Path | None, activations: Path | None, edits: tuple[Any, ...], **options: Any
+    *,
+    image: Path | None,
+    activations: Path | None,
+    edits: tuple[Any, ...],
+    start: str,
+    inversion: str,
+    **options: Any,
 ) -> SampleOptions:
     """Raises click.BadParameter for a file of activations that cannot be read."""
     chosen: dict[str, Any] = {**options, "edits": list(edits)}
+    if start != "full":
+        chosen["start"] = start_of(start)
+    if inversion != "ddim":
+        chosen["inversion"] = inversion
     if image is not None:
         chosen["image"] = image
     if activations is not None:
         try:
-            chosen["activations"] = json.loads(activations.read_text())
+            chosen["activations"] = json.loads(activations.read_text(), parse_constant=_refuse)
         except ValueError as error:
             raise click.BadParameter(
                 f"{activations} is no JSON: {error}", param_hint="--activations"
             ) from error
     sample: SampleOptions = chosen  # type: ignore[assignment]
     return sample
+
+
+def start_of(text: str) -> Any:
+    """A timestep as a number, or the word that stands for one."""
+    return int(text) if text.isdecimal() else text
+
+
+def _refuse(constant: str) -> float:
+    """NaN and Infinity, which Python writes and JSON does not have."""
+    raise ValueError(f"it has no {constant}")

@@ -113,7 +113,10 @@ class Common(TypedDict, total=False):
 
 
 class SampleOptions(Common, total=False):
-    """image: whose activations to sample under, or `activations` (m,); neither: the prior's."""
+    """image: whose activations to sample under, or `activations` (m,); neither: the prior's.
+
+    start, inversion: of an inverted x_T, as in an edit. With it, image and activations go together.
+    """
 
     image: Source
     activations: Sequence[float] | npt.NDArray[Any]
@@ -126,6 +129,8 @@ class SampleOptions(Common, total=False):
     eta: float
     seed: int
     x_T: Literal["random", "inverted"]
+    start: Literal["full"] | int
+    inversion: Literal["ddim", "bdia"]
     preview_every: int
 
 
@@ -141,6 +146,7 @@ class EditOptions(Common, total=False):
     extrapolate: bool
     decouple: bool
     preserve: Literal["others"] | Sequence[int | str]
+    preserve_attributes: Sequence[str]
     start: Literal["full", "auto"] | int
     steps: int
     inversion: Literal["ddim", "bdia"]

@@ -167,9 +167,26 @@ class EditedAttribute:
     reconstruction: float
 
 
+@dataclass(frozen=True)
+class OtherAttribute(EditedAttribute):
+    """Of one that no edit names: asked is what the request itself carries of it.
+
+    change: from before to achieved, asked_change: from before to asked, both in standard deviations of the
+    log-odds; is_notable: it changed by half of one or more, and does not without an edit.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations."""
+    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations.
+
+    other_attributes: those that no edit names, the most changed first; None for a model without labels, or
+    from an older service.
+    """
 
     model: Model
     image_id: ImageId
@@ -178,12 +195,14 @@ class Edited:
     activations: EditActivations
     attributes: tuple[EditedAttribute, ...]
     preserved: tuple[int, ...]
+    preserved_attributes: tuple[str, ...]
     leakage: float | None
     rounds: int
     start_timestep: int
     network_calls: int
     clamped: tuple[Clamping, ...]
     timings: Timings
+    other_attributes: tuple[OtherAttribute, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +217,10 @@ class EnhancedSource:
 
 @dataclass(frozen=True, eq=False)
 class Visualization:
-    """What one prototype stands for: the image that it changed most clearly, `source_index` of num_sources.
+    """What one prototype stands for: the image in which it rose most, `source_index` of num_sources.
 
-    raised: in how many of them it rose; samples: all of them, where that was asked for.
+    raised: in how many of them it rose, where 0 says that the image is the one in which it fell least;
+    samples: all of them, where that was asked for.
     """
 
     prototype: int
@@ -218,6 +238,10 @@ class Visualization:
     mean_before: float
     mean_after: float
     samples: tuple[EnhancedSource, ...] | None
+
+    @property
+    def rise(self) -> float:
+        return self.activation_after - self.activation_before
 
 
 @dataclass(frozen=True, eq=False)
@@ -449,7 +473,8 @@ class Prototype:
 
 @dataclass(frozen=True, eq=False)
 class ProbedAttribute:
-    """A label that all activations together tell; low, high: the reach of edits of its log-odds."""
+    """A label that all activations together tell; low, high: the reach of edits of its log-odds; prototypes:
+    those that carry most of such an edit, the strongest first."""
 
     name: str
     auroc: float

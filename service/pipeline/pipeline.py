@@ -46,6 +46,7 @@ from service.pipeline.progress import Followers, ProgressFeed, Stage
 from service.pipeline.prototype_names import PrototypeNames
 from service.pipeline.randomness import Stream, generator, initial_noise, sample_seeds, step_noise_seed
 from service.pipeline.request_context import request_admission, request_priority
+from service.pipeline.round_trip import Inversion, round_trip
 from service.pipeline.trace import Trace, Tracer
 from service.spans import span
 
@@ -98,8 +99,9 @@ class Starts:
 class GenerateRequest:
     """What to sample: under whose activations, changed how, from which x_T, by which sampler.
 
-    At most one of `pixels` (C, H, W) and `activations` (m,) is given; with neither, s is sampled from the
-    latent prior, or resampled from training statistics where the bundle has no prior. `decouple` drives other
+    `activations` (m,) go before those of `pixels` (C, H, W); with neither, s is sampled from the latent
+    prior, or resampled from training statistics where the bundle has no prior. `inverted` starts from the
+    noise of `pixels`; `start` and `inversion` are then as in an edit (`round_trip`). `decouple` drives other
     entries against the measured effects of the edits. `is_traced` has x̂₀ encoded after every step, and
     `num_previews` of them kept.
     """
@@ -117,6 +119,13 @@ class GenerateRequest:
     is_traced: bool = False
     num_previews: int = 0
     decouple: bool = False
+    start: int | None = None
+    inversion: Inversion = "ddim"
+
+    @property
+    def is_way_back(self) -> bool:
+        """Whether it goes an inversion's own way back, and not a sampler's from wherever that ends."""
+        return self.inverted and self.sampler == "ddim" and self.eta == 0.0
 
 
 class Pipeline:
@@ -181,19 +190,21 @@ class Pipeline:
         driven = asked
         if decoupling is not None:  # one of thousands of images, each with its bounds, takes some seconds
             driven = await asyncio.to_thread(decoupling.driven, before, asked, largest=LARGEST_ACTIVATION)
-        if request.inverted:
-            assert source is not None  # checked above
-            listener = _listener(feed, Stage.INVERT, request.steps)
-            x_T = await self._images.invert(
-                source, request.steps, listener, deadline, steps_after=request.steps
-            )
-            x = np.repeat(x_T[None], request.num_images, axis=0)
-        else:
-            x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         clip = NO_CLIP if request.inverted else IMAGE_RANGE
         table = self._sampler_table(request.sampler, request.steps, request.eta, clip)
-        denoise = partial(self._denoise, table, x, driven, seeds, deadline)
-        listener = _listener(feed, Stage.GENERATE, request.steps)
+        memory = None
+        if request.inverted:
+            assert source is not None  # checked above
+            trip = round_trip(self._schedule, request.steps, start=request.start, inversion=request.inversion)
+            table = trip.back if request.is_way_back else table
+            listener = _listener(feed, Stage.INVERT, len(trip.there))
+            begin = await self._images.invert_along(trip, source, listener, deadline, len(table))
+            x = np.repeat(begin.x[None], request.num_images, axis=0)
+            memory = None if begin.memory is None else np.repeat(begin.memory[None], len(x), axis=0)
+        else:
+            x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
+        denoise = partial(self._denoise, table, x, driven, seeds, deadline, memory=memory)
+        listener = _listener(feed, Stage.GENERATE, len(table))
         trace = None
         if request.is_traced:
             tracer = self._tracer(request.num_images, table, request.num_previews, deadline)
@@ -215,7 +226,11 @@ class Pipeline:
         trip = plan.trip
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(
-            self.bundle, source.activations, plan.edits, extrapolate=plan.extrapolate
+            self.bundle,
+            source.activations,
+            plan.edits,
+            extrapolate=plan.extrapolate,
+            held_attributes=plan.names_held,
         )
         listener = _listener(feed, Stage.INVERT, len(trip.there))
         start = await self._images.invert_along(trip, source, listener, deadline, len(trip.back))
@@ -237,7 +252,15 @@ class Pipeline:
         if plan.decoupling is not None:
             first = plan.decoupling.driven(source.activations, asked, largest=LARGEST_ACTIVATION)
         both, encoded, timing = await regenerated(first, source.activations, stage=Stage.GENERATE)
-        loop = EditLoop(asked, plan.targets, plan.held, plan.spread, first)
+        loop = EditLoop(
+            asked,
+            plan.targets,
+            plan.held,
+            plan.spread,
+            first,
+            before=source.activations,
+            held_attributes=plan.held_attributes,
+        )
         tries = [(both[0], loop.driven, encoded[0])]
         while loop.observe(tries[-1][2]) and len(tries) < plan.rounds:
             driven = loop.driven
@@ -357,6 +380,11 @@ class Pipeline:
                     "num_images > 1 from one inverted x_T would all be the same: "
                     "use x_T random, sampler ddpm, or eta > 0"
                 )
+        if (request.start, request.inversion) != (None, "ddim") and not request.is_way_back:
+            raise PipelineError(
+                "start and inversion are of an image's way into its own noise and back: "
+                "they need x_T inverted, sampler ddim, and eta 0"
+            )
 
     def _check_steps(self, steps: int) -> None:
         if not 1 <= steps <= self._schedule.num_timesteps:
@@ -367,10 +395,10 @@ class Pipeline:
     ) -> tuple[Float32, Origin, Timing]:
         """Activations (n, m) before edits, where they come from, and what the prior took."""
         nothing = Timing(0.0, 0.0)
-        if source is not None:
-            return np.repeat(source.activations[None], len(seeds), axis=0), "image", nothing
         if request.activations is not None:
             return np.repeat(request.activations[None], len(seeds), axis=0), "request", nothing
+        if source is not None:
+            return np.repeat(source.activations[None], len(seeds), axis=0), "image", nothing
         return await self._sample_activations(seeds, deadline)
 
     async def _sample_activations(

@@ -278,8 +278,7 @@ def _legend(table: _Table, diagnosis: DiagnoseResponse) -> str:
         "data, with its 95% bootstrap interval, of each effect by itself",
         "leakage": "the effect as a share of the own effect of what was changed",
         "p": f"of {'nothing beyond' if table.shows_beyond else 'no effect'}, by flipping signs of samples, "
-        f"corrected for all {table.num_pairs} pairs of this "
-        f"table; {least.p:g} or less is established",
+        f"corrected for all {table.num_pairs} pairs of this table; {least.p:g} or less is established",
         "r in the data": "correlation of the two in the training data; of "
         f"{least.data_correlation:g} or more, in the direction of the effect, it is marked as also "
         "correlated. It was only observed, and proves no cause",

@@ -34,8 +34,8 @@ async def sample(
     check_limits(settings, steps=body.steps, num_images=body.num_images)
     request.state.row_steps.take(body.steps * (body.num_images + (body.x_T == "inverted")))
     pixels = await read_source(body.image, body.image_id, files, pipeline, settings)
-    if pixels is not None and body.activations is not None:
-        raise ProblemError(422, "give an image or activations, not both")
+    if pixels is not None and body.activations is not None and body.x_T == "random":
+        raise ProblemError(422, "give an image or activations, not both, unless x_T is inverted")
     wanted = GenerateRequest(
         pixels=pixels,
         activations=None if body.activations is None else np.array(body.activations, np.float32),
@@ -50,6 +50,8 @@ async def sample(
         is_traced=is_traced,
         num_previews=num_previews,
         decouple=body.decouple,
+        start=None if body.start == "full" else body.start,
+        inversion=body.inversion,
     )
     return pipeline, await pipeline.generate(wanted, deadline, feed)
 

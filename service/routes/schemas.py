@@ -33,6 +33,7 @@ Seed = Annotated[
     int, Field(ge=0, lt=2**32, description="image i uses seed + i; the same seed, the same image")
 ]
 Steps = Annotated[int, Field(ge=1, le=100_000, description="denoise steps; the server sets a limit")]
+Timestep = Annotated[int, Field(ge=0, le=100_000)]
 
 
 PreviewEvery = Annotated[
@@ -123,7 +124,11 @@ Decouple = Annotated[
 
 class SampleRequest(SourceModel):
     """With no image, image_id or activations, s is sampled from the bundle's latent prior, without a prior
-    resampled from training statistics, and without those refused with 422."""
+    resampled from training statistics, and without those refused with 422.
+
+    An image and activations together, with `x_T` inverted: the image's noise under other activations. Those
+    that /edit has `driven`, with its `steps`, `inversion` and `start_timestep`, give its picture again.
+    """
 
     activations: Activations | None = None
     edits: Edits = []
@@ -140,6 +145,16 @@ class SampleRequest(SourceModel):
         Literal["random", "inverted"],
         Field(description="inverted: the given image's own x_T, by DDIM inversion"),
     ] = "random"
+    start: Annotated[
+        Literal["full"] | Timestep,
+        Field(
+            description="with x_T inverted, sampler ddim and eta 0: the timestep that the image is "
+            "taken back to, as in /edit"
+        ),
+    ] = "full"
+    inversion: Annotated[
+        Inversion, Field(description="bdia: with x_T inverted, sampler ddim and eta 0, as in /edit")
+    ] = "ddim"
     preview_every: PreviewEvery = 0
 
 
@@ -170,9 +185,17 @@ class EditRequest(SourceModel):
             "in the image; others: all that are not edited; needs rounds of 2 or more",
         ),
     ] = []
+    preserve_attributes: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="names of attributes whose log-odds are held where they are in the image, in what an "
+            "edit of an attribute asks and by the corrections; needs rounds of 2 or more",
+        ),
+    ] = []
     decouple: Decouple = False
     start: Annotated[
-        Literal["full", "auto"] | Annotated[int, Field(ge=0, le=100_000)],
+        Literal["full", "auto"] | Timestep,
         Field(
             description="the timestep that the image is taken back to, and regenerated from: full is T - 1, "
             "a number is the next of the `steps` levels at or below it, auto is where the edited prototypes "
@@ -199,9 +222,7 @@ class VisualizeRequest(ModelRequest):
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
-    samples: Annotated[bool, Field(description="add the pictures of all sources, not of the best only")] = (
-        False
-    )
+    samples: Annotated[bool, Field(description="add the pictures of all sources")] = False
     preview_every: PreviewEvery = 0
 
 
@@ -404,14 +425,30 @@ class EditedAttribute(BaseModel):
     reconstruction: float
 
 
+class OtherAttribute(EditedAttribute):
+    """The same of an attribute that no edit names; `asked` is what s as it was asked for has of it.
+
+    change: from before to achieved, asked_change: of it, what the request itself carries (before to asked),
+    both in standard deviations of the log-odds over the training data; what goes beyond is the edit's side
+    effect. is_notable: achieved is at least 0.5 of them away from before, and from the reconstruction, in
+    which nothing was edited.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 class EditResponse(BaseModel):
     """`start_timestep`: the noisiest level that the image was taken back to.
 
     network_calls: denoise steps of one image each, of the inversion (also where it was known from an earlier
-    request), the reconstruction, and every round. preserved: indices of the prototypes that were held.
+    request), the reconstruction, and every round. preserved: indices of the prototypes that were held;
+    preserved_attributes: names of the attributes that were.
     leakage: mean |achieved - asked| over the prototypes that no edit names, in standard deviations of each
     over the training data; null where all are edited, or the model came without data. Where no attribute is
     edited, what is asked of these is what was before. attributes: the log-odds of those that were edited.
+    other_attributes: of all others, the most changed first; null for a model without labels.
     """
 
     model: ModelInfo
@@ -420,7 +457,9 @@ class EditResponse(BaseModel):
     reconstruction: str
     activations: EditActivations
     attributes: list[EditedAttribute]
+    other_attributes: list[OtherAttribute] | None
     preserved: list[int]
+    preserved_attributes: list[str]
     leakage: float | None
     rounds: int
     start_timestep: int
@@ -441,9 +480,10 @@ class EnhancedSource(BaseModel):
 class VisualizedPrototype(BaseModel):
     """`target`: the activation that was set; before and after: the prototype's own activation, re-encoded.
 
-    source, enhanced, patch and box are of the source in which it became strongest, `source_index` of
-    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. samples:
-    one for each source, where they were asked for.
+    source, enhanced, patch and box are of the source in which it rose most, by `rise`: `source_index` of
+    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. Where
+    raised is 0, rise is 0 or less, and what is shown is the source in which it fell least. samples: one for
+    each source, where they were asked for.
     """
 
     prototype: int
@@ -455,6 +495,7 @@ class VisualizedPrototype(BaseModel):
     box: tuple[int, int, int, int]
     activation_before: float
     activation_after: float
+    rise: float
     source_index: int
     num_sources: int
     raised: int
@@ -586,7 +627,8 @@ class AttributeModel(BaseModel):
     """A label, told from all activations together by a linear probe whose log-odds can be edited.
 
     auroc: of the probe, on test images; low, high: 0.01 and 0.99 quantile of its log-odds over the training
-    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit.
+    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit, the
+    one that carries most first.
     """
 
     name: str

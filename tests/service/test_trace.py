@@ -17,7 +17,7 @@ from PIL import Image
 from model.emergence import NEVER, emergence_timesteps
 from service.pipeline.trace import Trace, Tracer
 from service.settings import Settings
-from tests.service.conftest import fake_runner, serving
+from tests.service.conftest import b64, fake_runner, picture, serving
 
 Float32 = npt.NDArray[np.float32]
 
@@ -107,6 +107,23 @@ def test_trace_ends_at_the_activations_of_the_image_that_generate_gives(real: ht
         assert one["previews"][-1]["image"] == other["image"]  # DDIM ends at x_0_hat
     curves = np.array([one["activations"] for one in traced["images"]])
     np.testing.assert_allclose(traced["activations"], curves.mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [{}, {"start": "auto"}, {"inversion": "bdia"}])
+def test_run_of_what_an_edit_drove_is_traced_and_ends_at_the_edited_picture(
+    real: httpx.Client, reference_pngs: list[bytes], way: dict[str, str]
+) -> None:
+    body = {**way, "image": b64(reference_pngs[0]), "steps": 10}
+    edited = post(real, "/edit", {**body, "edits": [{"prototype": 21, "op": "max"}], "decouple": True})
+    s = edited["activations"]
+    assert np.abs(np.subtract(s["driven"], s["asked"])).max() > 0.1  # the raw edit is another run
+    driven = {"x_T": "inverted", "activations": s["driven"], "start": edited["start_timestep"]}
+    again = post(real, "/generate", {**body, **driven, "trace": True})
+    assert again["activations_from"] == "request"
+    one, other = (np.asarray(picture(text), float) for text in (again["images"][0]["image"], edited["image"]))
+    assert np.abs(one - other).max() <= 1  # driven is rounded to 6 decimals
+    np.testing.assert_allclose(again["images"][0]["achieved"], s["achieved"], atol=0.02)
+    assert again["trace"]["timesteps"][0] <= edited["start_timestep"]
 
 
 def test_emergence_is_what_the_curves_say(real: httpx.Client) -> None:

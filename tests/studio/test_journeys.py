@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, Request, expect
 
+from tests.service.conftest import picture
 from tests.studio.conftest import OpenStudio
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,12 @@ def is_done(page: Page) -> None:
 
 def edited_picture(page: Page) -> str:
     return page.locator(".pictures .frame > img:first-child").nth(2).get_attribute("src") or ""
+
+
+def difference(one: str, other: str) -> float:
+    """The largest of any pixel, of two data: URLs."""
+    pixels = [np.asarray(picture(url.split(",")[1]), float) for url in (one, other)]
+    return float(np.abs(np.subtract(*pixels)).max())
 
 
 def body_of(request: Request) -> dict[str, Any]:
@@ -180,6 +188,30 @@ def test_timeline_is_scrubbed_by_keyboard(open_studio: OpenStudio) -> None:
     page.keyboard.press("Home")
     expect(page.locator(".timeline-panel figcaption")).to_contain_text("step 1 of 20")
     assert page.locator(".timeline-panel figure img").get_attribute("src") != last
+
+
+@pytest.mark.parametrize("setting", ["rounds=4", "start=auto", "decouple=true"])
+def test_timeline_shows_the_run_that_made_the_edited_picture(open_studio: OpenStudio, setting: str) -> None:
+    page = open_studio(f"#edits=21=6.5&steps=10&{setting}")
+    timeline = page.locator(".timeline-panel")
+    expect(timeline).to_contain_text("The run that made the edited picture.")
+    expect(timeline).to_contain_text("Emerges, or fades: the step, counted from noise")
+    last = timeline.locator("figure img").get_attribute("src") or ""
+    assert difference(last, edited_picture(page)) <= 1  # the last x_0_hat is the picture
+
+
+def test_timeline_of_samples_is_of_the_first_of_them(open_studio: OpenStudio) -> None:
+    page = open_studio("#method=generate&edits=21=6.5&steps=5&num_images=2&seed=7")
+    timeline = page.locator(".timeline-panel")
+    expect(timeline).to_contain_text("The run that made the first sample.")
+    last = timeline.locator("figure img").get_attribute("src") or ""
+    assert difference(last, page.locator(".several img").first.get_attribute("src") or "") <= 1
+
+
+def test_timeline_without_an_edit_is_of_the_pictures_own_way_back(open_studio: OpenStudio) -> None:
+    page = open_studio("#steps=5")
+    page.get_by_role("button", name="Trace").click()
+    expect(page.locator(".timeline-panel")).to_contain_text("nothing changed")
 
 
 def test_undone_edit_leaves_no_timeline_behind(open_studio: OpenStudio, quick_url: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
 from tests.studio.conftest import OpenStudio
-from tests.studio.test_journeys import EXAMPLE, is_done, raise_prototype
+from tests.studio.test_journeys import EXAMPLE, body_of, is_done, raise_prototype
 
 
 def test_back_and_forward_go_through_the_views_and_keep_the_edits(
@@ -27,34 +29,82 @@ def test_back_and_forward_go_through_the_views_and_keep_the_edits(
     assert "edits=21%3D" in page.url
 
 
-def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio, quick_url: str) -> None:
-    page = open_studio(url=quick_url)
-    expect(page.locator(".bar").first).to_be_visible()
-    page.locator("#file").set_input_files(EXAMPLE)
-    expect(page.locator(".pictures")).to_contain_text("example.png")
-    raise_prototype(page, 21)
-    page.reload()
-    expect(page.locator(".pictures")).to_contain_text("example.png")
-    is_done(page)
-    expect(page.locator(".bar.is-edited")).to_have_count(1)
-
-
-def test_reload_keeps_a_large_picture_reduced(
-    open_studio: OpenStudio, quick_url: str, tmp_path: Path
+@pytest.mark.parametrize("side", [28, 1500])
+def test_reload_keeps_an_uploaded_picture_and_its_edits(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path, side: int
 ) -> None:
-    large = tmp_path / "large.png"
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
-    Image.fromarray(noise).save(large, compress_level=0)
+    """A large picture is kept reduced."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png", compress_level=0)
     page = open_studio(url=quick_url)
     expect(page.locator(".bar").first).to_be_visible()
-    page.locator("#file").set_input_files(large)
-    expect(page.locator(".pictures")).to_contain_text("large.png")
+    page.locator("#file").set_input_files(tmp_path / "own.png")
+    expect(page.locator(".pictures")).to_contain_text("own.png")
     raise_prototype(page, 21)
     page.reload()
-    expect(page.locator(".pictures")).to_contain_text("large.png")
+    expect(page.locator(".pictures")).to_contain_text("own.png")
     is_done(page)
     expect(page.locator(".bar.is-edited")).to_have_count(1)
     assert page.evaluate("history.state.upload.base64.length") < 10_000
+
+
+EDITS_OVER_A_LINK = """async (model) => {
+    const { toHash, fromHash } = await import("/studio/js/url_hash.js");
+    const { DEFAULT_SETTINGS: settings } = await import("/studio/js/settings.js");
+    const { prototypes, attributes } = await (await fetch(`/prototypes?model=${model}`)).json();
+    const set = (kind, index, value) => ({ target: { kind, index }, op: "set", value });
+    const edits = [
+        ...prototypes.map(({ index, statistics }) => set("prototype", index, statistics.quantiles["0.99"])),
+        ...attributes.map(({ name, low }) => set("attribute", name, low)),
+        ...[1e-7, 0, 1 / 3, 7.011723].map((value, i) => set("prototype", i, value)),
+        { target: { kind: "attribute", index: "a=b, c & %" }, op: "max" },
+    ];
+    return [edits, fromHash(toHash({ model, source: null, edits, settings, view: "studio" })).edits];
+}"""
+
+
+@pytest.mark.parametrize("model", ["fashion-mnist", "cartoon-faces"])
+def test_link_gives_back_every_edit_to_the_last_digit(
+    open_studio: OpenStudio, quick_url: str, model: str
+) -> None:
+    sent, received = open_studio(url=quick_url).evaluate(EDITS_OVER_A_LINK, model)
+    assert received == sent
+
+
+@pytest.mark.parametrize("prototype", [3, 21])
+def test_link_to_the_end_of_the_data_is_within_the_data(
+    open_studio: OpenStudio, quick_url: str, prototype: int
+) -> None:
+    page = open_studio(url=quick_url)
+    with page.expect_request("**/edit") as sent:
+        raise_prototype(page, prototype)
+    again = open_studio(url=quick_url)
+    with again.expect_response("**/edit") as answer:
+        again.evaluate("hash => (location.hash = hash)", page.url[page.url.index("#") :])
+    assert body_of(answer.value.request)["edits"] == body_of(sent.value)["edits"]
+    is_done(again)
+    expect(again.locator(".effects")).to_contain_text("Asked and reached")
+    expect(again.locator(".effects")).not_to_contain_text("beyond the data")
+
+
+def test_link_brings_what_it_edits_into_view_and_the_page_stays(
+    open_studio: OpenStudio, quick_url: str
+) -> None:
+    page = open_studio(
+        "#model=cartoon-faces&edits=@hat=max,@glasses=max,7=3&view=prototypes",
+        url=quick_url,
+        size=(1280, 900),
+    )
+    expect(page.locator(".card")).to_have_count(48)
+    page.locator("[data-view=studio]").click()
+    rows = [page.locator(f".{kind}.is-edited").first for kind in ("attribute", "bar")]
+    for row in rows:
+        expect(row).to_be_in_viewport(ratio=1)
+    expect(page).not_to_have_url(re.compile("view="))
+    page.reload()
+    for row in rows:
+        expect(row).to_be_in_viewport(ratio=1)
+    assert page.evaluate("scrollY") == 0
 
 
 def test_link_names_a_sample_of_the_largest_seed(open_studio: OpenStudio, quick_url: str) -> None:

@@ -12,6 +12,8 @@ import { DEFAULT_SETTINGS } from "./settings.js";
 const INLINE_CHARACTERS = 100_000;
 /** Larger pictures are sent once, and named by their image_id from then on. */
 
+const MAX_PREVIEWS = 50;
+
 const get = (path, query) => ({ method: "GET", path, ...(query && { query }) });
 const post = (path, body) => ({ method: "POST", path, body });
 
@@ -51,12 +53,12 @@ export function pictureOf(source) {
   return isSmall ? { image: source.base64 } : { image_id: source.imageId };
 }
 
-/** What the studio's pictures come from: /edit or /generate. @returns {Call} */
-export function change(model, source, edits, settings) {
-  return settings.method === "edit" ? edit(model, source, edits, settings) : generate(model, source, edits, settings);
+/** What the studio's pictures come from: /edit or /generate. @param {string[]} held attributes that /edit holds @returns {Call} */
+export function change(model, source, edits, held, settings) {
+  return settings.method === "edit" ? edit(model, source, edits, held, settings) : generate(model, source, edits, settings);
 }
 
-function edit(model, source, edits, settings) {
+function edit(model, source, edits, held, settings) {
   const { steps, start, inversion, rounds } = settings;
   return post("/edit", {
     model,
@@ -65,6 +67,7 @@ function edit(model, source, edits, settings) {
     steps,
     ...flags(settings),
     ...(settings.preserve === "others" && { preserve: "others" }),
+    ...(held.length > 0 && { preserve_attributes: held }),
     start,
     inversion,
     rounds,
@@ -88,18 +91,25 @@ function generate(model, source, edits, settings) {
   });
 }
 
-/** When prototypes appear on the way to the edited picture. */
-export function trace(model, source, edits, settings) {
-  const isEdit = settings.method === "edit";
+/**
+ * When prototypes appear in the run that made a picture: of an edit the round that is shown, of several samples the
+ * first; without a change, the source's own way back from noise.
+ * @param {{call: Call, response: any}|null} outcome @returns {Call}
+ */
+export function trace(model, source, settings, outcome) {
+  const previews = { num_previews: Math.min(settings.steps, MAX_PREVIEWS) };
+  if (outcome?.call.path === "/generate") {
+    const { num_images, preview_every, ...sampled } = outcome.call.body;
+    return post("/trace", { ...sampled, ...previews });
+  }
+  const { driven } = outcome?.response.activations ?? {};
   return post("/trace", {
     model,
     ...pictureOf(source),
-    edits: edits.map(toApi),
+    ...(driven && { activations: driven, start: outcome.response.start_timestep, inversion: settings.inversion }),
     steps: settings.steps,
-    ...flags(settings),
-    ...(isEdit ? {} : { sampler: settings.sampler, seed: settings.seed }),
-    x_T: isEdit ? "inverted" : settings.x_T,
-    num_previews: Math.min(settings.steps, 50),
+    x_T: "inverted",
+    ...previews,
   });
 }
 
@@ -107,9 +117,9 @@ export function visualize(model, indices, numSamples) {
   return post("/visualize", { model, prototypes: indices, num_samples: numSamples });
 }
 
-/** @param {number[]|null} indices null: every prototype */
-export function diagnose(model, indices, numSamples, steps) {
-  return post("/diagnose", { model, ...(indices && { prototypes: indices }), num_samples: numSamples, steps });
+/** @param {{prototypes?: number[], attributes?: string[]}} changed what is changed; neither: every prototype */
+export function diagnose(model, changed, numSamples, steps) {
+  return post("/diagnose", { model, ...changed, num_samples: numSamples, steps });
 }
 
 function flags({ extrapolate, decouple }) {

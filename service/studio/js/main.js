@@ -10,6 +10,7 @@ import { attributeEdits } from "./views/attribute_edits.js";
 import { codeDialog } from "./views/code_dialog.js";
 import { compareView } from "./views/compare.js";
 import { diagnoseView } from "./views/diagnose.js";
+import { editedRowsOfLinks } from "./views/edited_rows.js";
 import { galleryView } from "./views/gallery.js";
 import { guide } from "./views/guide.js";
 import { keyDialog } from "./views/key_dialog.js";
@@ -31,28 +32,23 @@ const tools = { session, showCode: code.show, showDetails: details.show };
 const views = {
   studio: element(
     "div",
-    {},
-    introduction.element,
-    element(
-      "div",
-      { class: "studio" },
-      sourcePanel(tools),
-      pictures(tools),
-      element("div", { class: "edits-column" }, attributeEdits(tools), activationBars(tools)),
-      element("div", { class: "stack" }, timeline(tools), settingsForm(tools)),
-    ),
+    { class: "studio" },
+    sourcePanel(tools),
+    pictures(tools),
+    element("div", { class: "edits-column" }, attributeEdits(tools), activationBars(tools)),
+    element("div", { class: "stack" }, timeline(tools), settingsForm(tools)),
   ),
   prototypes: galleryView(tools),
   compare: compareView(tools),
   diagnose: diagnoseView(tools),
 };
 
-const key = keyDialog(api, () => session.proceed(wanted()));
+const key = keyDialog(api, () => (store.state.source === null ? open() : session.proceed()));
 
 document.getElementById("views").append(viewButtons(session));
 document.getElementById("page-controls").append(...pageControls(tools, () => key.show(false), introduction.show));
 const main = document.getElementById("main");
-main.replaceChildren(session.loading.status.element, ...Object.values(views));
+main.replaceChildren(introduction.element, session.loading.status.element, ...Object.values(views));
 document.body.append(code.element, details.element, key.element);
 
 store.follow(["view"], ({ view }) => {
@@ -61,6 +57,14 @@ store.follow(["view"], ({ view }) => {
     node.hidden = name !== view;
   }
 });
+
+const revealEdits = editedRowsOfLinks(store);
+
+/** Open what the address asks for. */
+async function open() {
+  await session.start(wanted());
+  revealEdits();
+}
 
 const REST_MS = 100;
 
@@ -80,7 +84,7 @@ function wanted() {
 // entry of the browser's history says which opening of a link it belongs to: on the way to another, that is opened.
 let opened = history.state?.opened ?? Date.now();
 let writing = 0;
-store.follow(["model", "source", "edits", "settings", "view"], () => {
+store.follow(["model", "source", "edits", "held", "settings", "view"], () => {
   clearTimeout(writing);
   if (isInAnotherView()) write();
   else writing = setTimeout(write, REST_MS); // browsers refuse to have it written at every move of a slider
@@ -97,7 +101,7 @@ window.addEventListener("popstate", ({ state }) => {
   if (state?.opened === opened) return session.show(state.view);
   clearTimeout(writing); // what is shown does not belong to this entry
   opened = state?.opened ?? Date.now(); // none where another link was put into the address
-  session.start(wanted());
+  open();
 });
 document.querySelector(".skip-link").addEventListener("click", (event) => {
   event.preventDefault(); // the address holds the state, and no place in the page
@@ -114,4 +118,4 @@ document.addEventListener("keydown", (event) => {
   else session.undo();
 });
 
-session.start(wanted());
+open();

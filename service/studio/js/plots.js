@@ -3,9 +3,9 @@
 import { drawn } from "./dom.js";
 
 const WIDTH = 520;
-const HEIGHT = 190;
-const LABEL_HEIGHT = 13;
-const MARGIN = { left: 40, right: 92, top: 10, bottom: 32 };
+const HEIGHT = 196;
+const LABEL_HEIGHT = 16;
+const MARGIN = { left: 48, right: 118, top: 10, bottom: 36 }; // of names in the larger type of phones, too
 
 /**
  * Lines over denoising: x falls from noise on the left to the picture on the right.

@@ -15,6 +15,11 @@ const EXTRAPOLATED_STDS = 6;
 const TELLING_AUROC = 0.7;
 const LEAST_TELLING_AUROC = 0.55;
 
+/** What it is to emerge, as `model/emergence.py` reckons it. */
+export const EMERGENCE =
+  "Emerges, or fades: the step, counted from noise, from which on the activation in the predicted picture x̂₀ stays beyond half " +
+  "of its change from the first step to the last. Below 0.1 there is no such step: it was there already, or never comes.";
+
 /** @param {Prototype} prototype */
 export function nameOf(prototype) {
   return prototype.name ?? `Prototype ${prototype.index}`;

@@ -3,7 +3,7 @@
 import { readable } from "../attributes.js";
 import * as calls from "../calls.js";
 import { element, pixelImage, select } from "../dom.js";
-import { attributeText, fullNameOf, nameOf, pictureUrl } from "../prototypes.js";
+import { attributeText, EMERGENCE, fullNameOf, nameOf, pictureUrl } from "../prototypes.js";
 import { facts } from "./prototype_dialog.js";
 
 const ORDERS = {
@@ -28,6 +28,7 @@ export function galleryView({ session, showCode, showDetails }) {
       element("h2", { id: "gallery-title" }, "All prototypes"),
       element("div", { class: "tools" }, select("Sorted by", Object.entries(ORDERS).map(([key, [text]]) => [key, text]), order, (value) => { order = value; arrange(); }), search, count, code),
     ),
+    element("p", { class: "legend" }, `${EMERGENCE} On the cards: the median over samples.`),
     cards,
   );
   session.store.follow(["prototypes"], () => arrange());

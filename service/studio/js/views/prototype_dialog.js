@@ -2,7 +2,7 @@
 
 import * as calls from "../calls.js";
 import { element, pixelImage, pngUrl } from "../dom.js";
-import { attributeText, fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
+import { attributeText, EMERGENCE, fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 import { Task } from "../task.js";
 
 /** @param {{session: import("../session.js").Session, showCode: (call: import("../calls.js").Call) => void}} tools */
@@ -45,6 +45,7 @@ export function prototypeDialog({ session, showCode }) {
         ["0.01 to 0.99 quantile", statistics && `${statistics.quantiles["0.01"].toFixed(2)} to ${statistics.quantiles["0.99"].toFixed(2)}`],
         ...(attributes ?? []).map((attribute) => [attributeText(attribute), `AUROC ${attribute.auroc.toFixed(2)}`]),
       ]),
+      ...(emergence_timestep === null ? [] : [element("p", { class: "legend" }, EMERGENCE)]),
       ...(effects === null
         ? []
         : [
