@@ -193,6 +193,23 @@ def test_visualize_says_in_how_many_pictures_a_prototype_rose(
     assert (header.split()[-2:], row.split()[-3:]) == (["rose", "in"], ["none", "of", "1"])
 
 
+def test_run_that_made_an_edit_is_traced(
+    folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--steps", "10", "--json", "-q", "--url", real_url]
+    shirt = str(folder / "a.png")
+    assert (
+        main(["edit", shirt, "-e", "21=max", "--start", "600", "-o", str(folder / "out.png"), *common]) == 0
+    )
+    (edited,) = json.loads(capsys.readouterr().out)["images"]
+    driven = folder / "driven.json"
+    driven.write_text(json.dumps(edited["activations"]["driven"]))
+    way = ["--x-t", "inverted", "--start", str(edited["start_timestep"])]
+    assert main(["trace", "--image", shirt, "--activations", str(driven), *way, *common]) == 0
+    (traced,) = json.loads(capsys.readouterr().out)["images"]
+    assert_same(traced["previews"][-1]["image"], edited["image"])
+
+
 def test_what_an_attribute_does_to_others_comes_first(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
