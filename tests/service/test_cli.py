@@ -252,7 +252,9 @@ def test_a_key_is_taken_without_the_line_end_of_its_file_and_is_never_shown(
 def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     for name in program.commands:
         assert main([name, "--help"]) == 0
-        assert f"Usage: patronus {name}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"Usage: patronus {name}" in shown
+        assert "MISSING" not in shown
     for shell in completion.params[0].type.choices:  # type: ignore[attr-defined]
         assert main(["completion", shell]) == 0
         assert "_PATRONUS_COMPLETE" in capsys.readouterr().out
