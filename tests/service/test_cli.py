@@ -104,6 +104,7 @@ def test_a_command_answers_the_same_here_and_by_url(
 def test_encode_reads_files_folders_and_globs_once_each(
     folder: Path, real_url: str, capsys: pytest.CaptureFixture[str], bundle: Bundle
 ) -> None:
+    (folder / "album.png").mkdir()
     given = [str(folder / "a.png"), str(folder), str(folder / "**" / "*.png")]
     assert main(["encode", *given, "--csv", "--url", real_url]) == 0
     header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
