@@ -16,10 +16,10 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
 3. the model is trained on for a quarter of the images with the term that decouples every hair prototype from
    every smile prototype, and, as a control, for as long without;
 4. both;
-5. the same edit as 1, and the smile, as an attribute, is set to what it is in the face: its probe, which
-   learned from the same shortcut, is read in each round, and what it misses is corrected;
+5. the same edit as 1 with the smile held (`preserve_attributes`): its probe, which learned from the same
+   shortcut, is read in each round, and what it drifts is taken back;
 6. the hair is edited as an attribute, and
-7. the smile is set to what it is as well.
+7. the same with the smile held, in what is asked already.
 
 A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
 smile came. Writes benchmarks/results/mitigation.md.
@@ -55,7 +55,7 @@ from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import OnnxRunner
 from service.metrics import Metrics
 from service.pipeline.editing import plan_edit
-from service.pipeline.edits import Edit, attribute_target
+from service.pipeline.edits import Edit
 from service.pipeline.pipeline import GenerateRequest, Pipeline
 from service.pipeline.request_context import begin_request
 from training.config import LossConfig, TrainConfig
@@ -72,7 +72,6 @@ HAIR, SMILE = NAMES.index("fair_hair"), NAMES.index("smile")
 
 NUM_HAIR, NUM_SMILE = 3, 3
 """Prototypes that are driven together, and that each of them is decoupled from."""
-TURNS = 4
 MAX_BATCH, IN_FLIGHT, NUM_RESAMPLES = 32, 16, 4000
 
 Way = Literal["edit", "generate"]
@@ -187,22 +186,25 @@ def _best(auroc: Float64, count: int, taken: Sequence[int]) -> Telling:
 def drive(
     bundle: Bundle,
     images: Pixels,
-    edits: Sequence[Sequence[Edit]],
+    edits: Sequence[Edit],
     hair: Sequence[int],
     judge: Judge,
     way: Way,
     *,
     decouple: bool,
+    held: Sequence[str],
     steps: int,
     rounds: int,
 ) -> Outcome:
-    """Edits in images (n, 3, H, W), those of each, by the service's own use cases.
+    """Edits in images (n, 3, H, W) by the service's own use cases.
 
-    hair: prototypes that do not count as others.
+    hair: prototypes that do not count as others; held: attributes, of which only POST /edit holds any.
     """
 
     async def by_editing(pipeline: Pipeline, i: int) -> tuple[Pixels, Pixels, Float32]:
-        plan = plan_edit(bundle, edits[i], steps=steps, rounds=rounds, decouple=decouple)
+        plan = plan_edit(
+            bundle, edits, preserve_attributes=held, steps=steps, rounds=rounds, decouple=decouple
+        )
         done = await pipeline.edit(images[i], plan, math.inf)
         return done.edited, done.reconstruction, done.achieved - done.reconstruction_activations
 
@@ -220,7 +222,7 @@ def drive(
             inverted=False,
         )
         before = (await pipeline.generate(plain, math.inf)).images[0]
-        driven = dataclasses.replace(plain, edits=edits[i], decouple=decouple)
+        driven = dataclasses.replace(plain, edits=edits, decouple=decouple)
         after = (await pipeline.generate(driven, math.inf)).images[0]
         return after.pixels, before.pixels, after.achieved - before.achieved
 
@@ -232,16 +234,6 @@ def drive(
     others = np.delete(np.abs(change / bundle.statistics.spread), hair, axis=1).mean(axis=1)
     psnr = _psnr(before, images) if way == "edit" else None
     return Outcome(judged[:, HAIR], judged[:, SMILE], np.asarray(others), psnr)
-
-
-def _encoded(bundle: Bundle, images: Pixels) -> Float32:
-    """s (n, m) of images (n, 3, H, W)."""
-
-    async def one(pipeline: Pipeline, i: int) -> Float32:
-        return (await pipeline.encode([images[i]]))[0].activations
-
-    found = _with_pipeline(bundle, lambda pipeline: _some_at_once(len(images), lambda i: one(pipeline, i)))
-    return np.stack(found)
 
 
 def _psnr(pixels: Pixels, given: Pixels) -> Float64:
@@ -380,16 +372,9 @@ class Case:
     holds_smile: bool = False
     decouples: bool = False
 
-    def edits(self, hair: Telling, bundle: Bundle, images: Pixels) -> list[list[Edit]]:
-        """Of each image, as POST /edit takes them."""
-        by_attribute = [Edit(None, "max", attribute="fair_hair")]
-        moves = hair.edits() if self.by == "prototypes" else by_attribute
-        if not self.holds_smile:
-            return [moves] * len(images)
-        smile = attribute_target(bundle, "smile")
-        values = smile.value(_encoded(bundle, images)).tolist()
-        # In turn, a few times: setting the one moves the other.
-        return [[*moves, Edit(None, "set", value, attribute="smile")] * TURNS for value in values]
+    def edits(self, hair: Telling) -> list[Edit]:
+        """As POST /edit takes them."""
+        return hair.edits() if self.by == "prototypes" else [Edit(None, "max", attribute="fair_hair")]
 
 
 PLAIN, CONTROL, BY_ATTRIBUTE = (
@@ -443,11 +428,12 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
             drive(
                 bundles[case.run],
                 images,
-                case.edits(hair, bundles[case.run], images),
+                case.edits(hair),
                 hair.prototypes,
                 judge,
                 way,
                 decouple=case.decouples,
+                held=("smile",) if case.holds_smile else (),
                 steps=setting.steps,
                 rounds=setting.rounds,
             ),
@@ -455,6 +441,7 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
         )
         for way in WAYS
         for case in CASES
+        if way == "edit" or not case.holds_smile
     ]
     accuracy = 100.0 * judge.accuracy
     begun = ""

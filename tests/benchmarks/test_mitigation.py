@@ -17,7 +17,6 @@ from benchmarks.mitigation import (
     SMILE,
     UNBIASED,
     WAYS,
-    Case,
     Outcome,
     Row,
     Setting,
@@ -36,10 +35,7 @@ from benchmarks.mitigation import (
 from model.bundle import Bundle
 from model.config import ModelConfig
 from model.patronus import Patronus
-from service.pipeline.edits import apply_edits, attribute_target
-from training.exemplars import encode_all
 from training.export import write_bundle
-from training.remeasure import load_bundle_weights
 
 SIZE = 16
 
@@ -162,14 +158,17 @@ def test_edits_are_judged_both_ways_and_end_in_the_table(bundle: Bundle) -> None
     rows = []
     for way in WAYS:
         for case in CASES:
+            if way == "generate" and case.holds_smile:
+                continue
             outcome = drive(
                 bundle,
                 dataset.pixels[:6],
-                case.edits(Telling((0, 1), (0.8, 0.3)), bundle, dataset.pixels[:6]),
+                case.edits(Telling((0, 1), (0.8, 0.3))),
                 (0, 1),
                 judge,
                 way,
                 decouple=case.decouples,
+                held=("smile",) if case.holds_smile else (),
                 steps=3,
                 rounds=2,
             )
@@ -181,18 +180,6 @@ def test_edits_are_judged_both_ways_and_end_in_the_table(bundle: Bundle) -> None
     table = table_of(rows, reference).splitlines()
     assert len(table) == 2 + 1 + len(rows)
     assert {line.count("|") for line in table} == {9}
-
-
-def test_a_smile_that_is_held_is_asked_to_be_what_it_is_in_the_face(bundle: Bundle) -> None:
-    dataset, _ = drawn(UNBIASED, "train", 4, SIZE)
-    case = Case("shortcut", "held", None, by="attribute", holds_smile=True)
-    smile = attribute_target(bundle, "smile")
-    s, _ = encode_all(load_bundle_weights(bundle), dataset.pixels)
-    asked = [
-        apply_edits(bundle, s[i], edits, extrapolate=True)[0]
-        for i, edits in enumerate(case.edits(Telling((), ()), bundle, dataset.pixels))
-    ]
-    np.testing.assert_allclose(smile.value(np.stack(asked)), smile.value(s), atol=0.05 * smile.unit)
 
 
 def test_the_table_says_what_was_measured() -> None:
