@@ -20,7 +20,7 @@ from service.pipeline.edits import (
     EditLoop,
     Target,
     apply_edits,
-    attribute_target,
+    joint_attribute_targets,
     prototype_target,
 )
 from service.pipeline.round_trip import RoundTrip
@@ -107,13 +107,27 @@ class EditTrials:
         )
 
     def edit_attribute(
-        self, trip: RoundTrip, inverted: DenoiseResult, name: str, *, holds_others: bool, rounds: int
+        self,
+        trip: RoundTrip,
+        inverted: DenoiseResult,
+        name: str,
+        *,
+        rounds: int,
+        holds_prototypes: bool = False,
+        held_attributes: Sequence[str] = (),
     ) -> Trial:
-        """Set an attribute in all images to the 0.99 quantile of its log-odds."""
+        """Set an attribute in all images to the 0.99 quantile of its log-odds, holding others."""
         edit = Edit(None, "max", attribute=name)
-        asked, _ = apply_edits(self.bundle, self.given.activations, [edit], extrapolate=False)
-        held = range(self.bundle.config.num_prototypes) if holds_others else ()
-        return self._closed_loop(trip, inverted, asked, attribute_target(self.bundle, name), held, rounds)
+        asked, _ = apply_edits(
+            self.bundle,
+            self.given.activations,
+            [edit],
+            extrapolate=False,
+            held_attributes=held_attributes,
+        )
+        target, *others = joint_attribute_targets(self.bundle, [name], held_attributes)
+        held = range(self.bundle.config.num_prototypes) if holds_prototypes else ()
+        return self._closed_loop(trip, inverted, asked, target, held, rounds, others)
 
     def _closed_loop(
         self,
@@ -123,9 +137,13 @@ class EditTrials:
         target: Target,
         held: Sequence[int],
         rounds: int,
+        held_attributes: Sequence[Target] = (),
     ) -> Trial:
         spread = self.spread.astype(np.float32)
-        loops = [EditLoop(s, [target], held, spread) for s in asked]
+        loops = [
+            EditLoop(s, [target], held, spread, before=before, held_attributes=held_attributes)
+            for s, before in zip(asked, self.given.activations, strict=True)
+        ]
         open_ = list(range(len(asked)))  # images whose edit is still to be corrected
         after: list[Pictures] = []
         taken = np.zeros(len(asked), np.int64)

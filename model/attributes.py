@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 ROUNDS = 100
-"""How often, at most, what bounded activations fall short of an attribute is asked of the others."""
+"""How often, at most, what `moved` falls short of is asked again."""
 NEAR = 1e-3
 """Standard deviations of log-odds that are as good as there."""
 
@@ -91,8 +92,8 @@ class Attributes:
             for k in np.argsort(-either_sign, kind="stable")[:count]
         ]
 
-    def probe_logits(self, activations: Float32, statistics: ActivationStatistics) -> Float64:
-        """Log-odds (N, K) that images with s (N, m) have each attribute, by the probes."""
+    def probe_logits(self, activations: Float32 | Float64, statistics: ActivationStatistics) -> Float64:
+        """Log-odds (..., K) that images with s (..., m) have each attribute, by the probes."""
         return np.asarray(statistics.standardised(activations) @ self.probe_weights.T + self.probe_biases)
 
     def readout(self, k: int, statistics: ActivationStatistics) -> tuple[Float64, float]:
@@ -100,18 +101,30 @@ class Attributes:
         weights = self.probe_weights[k] / statistics.spread
         return weights, float(self.probe_biases[k] - statistics.mean @ weights)
 
-    def direction(self, k: int, statistics: ActivationStatistics) -> Float64:
-        """The change of s, (m,), that raises the log-odds of attribute k by 1 and is the likeliest to do so.
+    def directions(
+        self, moved: Sequence[int], statistics: ActivationStatistics, held: Sequence[int] = ()
+    ) -> Float64:
+        """The likeliest changes of s, (m, n): one for each of the attributes `moved`, then of `held`.
 
-        Of all changes d with w·d = 1 the one with the least Mahalanobis length d'Σ⁻¹d: Σw / w'Σw, with w the
-        probe's weights and Σ the covariance of s over the training data. Activations that vary together
-        there are moved together, as a change of w alone would not. For classes of one covariance it is the
-        difference of their means (Fisher's discriminant). All 0 where the probe says nothing.
+        Each raises the log-odds of its own attribute by 1, of other `moved` ones not at all, and of other
+        `held` ones hardly. Of all changes d with w_k·d = t_k for `moved` k it is the one with the least
+
+            d'Σ⁻¹d + Σ_h (w_h·d - t_h)² / σ_h²    over `held` h,
+
+        where w are the probes' weights, Σ is the covariance of s over the training data, and σ_h the
+        deviation of the log-odds of h there: d = ΣW'(WΣW' + P)⁻¹t, with P = σ_h² for held ones and else 0.
+        Activations that vary together are moved together, as a change of w alone would not. For one
+        attribute, and classes of one covariance, d is the difference of their means (Fisher's discriminant);
+        that takes along what the probes confuse with the attribute, and what is held is not. All 0 where the
+        probe says nothing.
         """
-        weights = self.probe_weights[k]
-        together = statistics.correlation @ weights
-        length = weights @ together
-        return together * statistics.spread / length if length > 0.0 else np.zeros_like(weights)
+        chosen = [*moved, *held]
+        spread = self.logit_spread(statistics)[chosen]
+        weights = self.probe_weights[chosen] / spread[:, None]  # of log-odds in their deviations
+        together = statistics.correlation @ weights.T  # (m, n)
+        yields = np.diag([0.0] * len(moved) + [1.0] * len(held))
+        changes = together @ np.linalg.pinv(weights @ together + yields, hermitian=True)
+        return np.asarray(changes * statistics.spread[:, None] / spread)
 
     def moved(
         self,
@@ -120,24 +133,28 @@ class Attributes:
         value: Float64,
         statistics: ActivationStatistics,
         within: tuple[Float32, Float32] | None = None,
+        held: Sequence[int] = (),
     ) -> Float32:
-        """s (..., m) moved along `direction` until the log-odds of attribute k are `value` (...).
+        """s (..., m) moved along `directions` until the log-odds of attribute k are `value` (...).
 
         within: bounds (m,) of activations, by default their 0.01 and 0.99 quantiles; what is outside of them
-        stays where it is at most. What entries at their bounds fall short is asked of the others, until it is
+        stays where it is at most. held: attributes whose log-odds stay what they are. What is short of
+        either, as entries are at their bounds and `directions` hold softly, is asked again, until it is
         there, or ROUNDS times.
         """
-        readout, offset = self.readout(k, statistics)
-        direction = self.direction(k, statistics)
-        near = NEAR * float(self.logit_spread(statistics)[k])
+        chosen = [k, *held]
+        directions = self.directions([k], statistics, held)  # (m, n)
+        near = NEAR * self.logit_spread(statistics)[chosen]
         low, high = (statistics.low, statistics.high) if within is None else within
         low, high = np.minimum(low, s), np.maximum(high, s)
+        wanted = self.probe_logits(s, statistics)[..., chosen]  # (..., n)
+        wanted[..., 0] = value
         moved = s.astype(np.float64)
         for _ in range(ROUNDS):
-            shortfall = value - (moved @ readout + offset)  # (...)
+            shortfall = wanted - self.probe_logits(moved, statistics)[..., chosen]
             if (np.abs(shortfall) <= near).all():
                 break
-            moved = np.clip(moved + shortfall[..., None] * direction, low, high)
+            moved = np.clip(moved + shortfall @ directions.T, low, high)
         return moved.astype(np.float32)
 
     def logit_spread(self, statistics: ActivationStatistics) -> Float64:

@@ -61,10 +61,14 @@ class Effects:
         return np.maximum(0.0, np.maximum(self.beyond.low, -self.beyond.high))
 
     def ranked(self) -> list[tuple[int, int]]:
-        """Tested (intervention, outcome): established ones first, then by the least that it can be."""
-        beyond, is_established, least = np.abs(self.beyond.value), self.is_established, self.least
+        """Tested (intervention, outcome): established ones first, then by the least that it can be.
+
+        Those that do not go beyond what was asked are last, the largest effect first.
+        """
+        is_established, least, effect = self.is_established, self.least, np.abs(self.effect.value)
+        beyond = np.abs(self.beyond.value).round(9)  # what is asked is taken away but for rounding errors
         tested = [(int(j), int(k)) for j, k in np.argwhere(~np.isnan(self.p))]
-        return sorted(tested, key=lambda at: (not is_established[at], -least[at], -beyond[at]))
+        return sorted(tested, key=lambda at: (not is_established[at], -least[at], -beyond[at], -effect[at]))
 
 
 def measure_effects(

@@ -11,7 +11,7 @@ import uvicorn
 
 from model.bundle import BundleError
 from service.app import RunnerFactory, create_app, open_runner
-from service.engine.onnx_runner import DeviceError
+from service.engine.errors import DeviceError
 from service.logs import set_up_logs
 from service.server import Server
 from service.settings import Settings, SettingsError

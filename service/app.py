@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -61,6 +60,7 @@ from service.routes.studio import studio_router
 from service.routes.trace import trace_router
 from service.routes.visualize import visualize_router
 from service.settings import Settings, SettingsError, cache_directory
+from service.version import program_version
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
@@ -284,13 +284,6 @@ def _add_middleware(
 
         app.add_middleware(ServerSpans, tracer=tracing.tracer)
     app.add_middleware(RequestId)
-
-
-def program_version() -> str:
-    try:
-        return version("patronus-server")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _version(context: Context, backend: str) -> dict[str, object]:

@@ -14,14 +14,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.config import (
-    DenoiserConfig,
-    EncoderConfig,
-    ImageConfig,
-    ModelConfig,
-    PriorConfig,
-    ScheduleConfig,
-)
+from benchmarks.gpu.networks import TINY
+from model.config import ImageConfig, ModelConfig, PriorConfig
 from model.patronus import Patronus
 from model.prior import Prior
 from model.transforms import to_x_0
@@ -52,23 +46,8 @@ def _environment_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     """The small preset's kind of network on 8x8 images, with T = 40: milliseconds per step."""
-    return ModelConfig(
-        image=ImageConfig(channels=1, height=8, width=8),
-        encoder=EncoderConfig(
-            num_prototypes=4, kernel_sizes=(3, 3), channels=(6, 8), strides=(2, 1), paddings=(1, 0)
-        ),
-        denoiser=DenoiserConfig(
-            base_channels=8,
-            channel_multipliers=(1, 2),
-            num_residual_blocks=1,
-            attention_levels=(False, False),
-            norm_groups=4,
-            conditioning="scale_shift",
-            standardize=True,
-        ),
-        schedule=ScheduleConfig(num_timesteps=40),
-        prediction="v",
-    )
+    denoiser = replace(TINY.denoiser, conditioning="scale_shift", standardize=True)
+    return replace(TINY, denoiser=denoiser, prediction="v")
 
 
 @pytest.fixture(scope="session")

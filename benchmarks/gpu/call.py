@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +20,8 @@ from benchmarks.gpu.report import Report
 
 RESULTS = Path(__file__).parents[1] / "results"
 BUDGET_S = 540.0
+
+T = TypeVar("T", str, int)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Call:
             return True
         self.report.skip(what, f"the budget had {max(0.0, self.budget.left_s):.0f} s left")
         return False
+
+    def chosen(self, given: str | None, *, rehearsed: Sequence[T], of: Sequence[T]) -> list[T]:
+        """What an option's comma-separated text names; without it all, or what a rehearsal does of it."""
+        if given:
+            return [type(of[0])(part) for part in given.split(",")]
+        return list(rehearsed if self.rehearsal else of)
 
     def has_packages(self, what: str, names: Sequence[str]) -> bool:
         """Whether the packages that a section needs are installed; notes which are missing."""

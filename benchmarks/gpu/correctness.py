@@ -25,9 +25,9 @@ from model.samplers import ddim, dpmpp_2m
 from model.schedule import NoiseSchedule
 from model.transforms import to_x_0
 from service.engine.engine_core import EngineCore
+from service.engine.errors import DeviceError
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import DeviceError
 from service.engine.runner import Float32, Runner, StepOutputs
 from service.engine.torch_runner import Precision, TorchRunner
 from service.settings import Device
@@ -38,7 +38,6 @@ PICTURE_TOLERANCE: dict[Precision, float] = {"fp32": 0.1, "bf16": 1.0}
 STEPS = 20
 EXPECTED_S = 60.0
 """Of one network in one precision, for the budget: most of it is the CPU's share."""
-REHEARSED = ("tiny",)
 
 Compare = Callable[[str, float, float], None]
 """What was compared, the largest difference, and what is allowed."""
@@ -53,10 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(call: Call, options: argparse.Namespace) -> None:
-    names = options.networks.split(",") if options.networks else REHEARSED if call.rehearsal else MEASURED
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        for name in names:
+        for name in call.chosen(options.networks, rehearsed=["tiny"], of=MEASURED):
             network = open_network(name, Path(scratch))
             for precision in ("bf16", "fp32"):
                 what = f"{name} in {precision}"

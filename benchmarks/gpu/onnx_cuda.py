@@ -49,13 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(call: Call, options: argparse.Namespace) -> None:
-    batches = (
-        [int(part) for part in options.batches.split(",")]
-        if options.batches
-        else [2]
-        if call.rehearsal
-        else BATCHES
-    )
+    batches = call.chosen(options.batches, rehearsed=[2], of=BATCHES)
     has_provider = call.rehearsal or _has_cuda(call)
     with tempfile.TemporaryDirectory() as scratch:
         for name in SHIPPED[:1] if call.rehearsal else SHIPPED:

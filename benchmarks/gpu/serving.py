@@ -81,12 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(call: Call, options: argparse.Namespace) -> None:
     rows = options.rows or (4 if call.rehearsal else ROWS)
-    names = options.networks.split(",") if options.networks else ["tiny"] if call.rehearsal else NETWORKS
     sections = options.sections.split(",")
     if "engine" in sections:
         with tempfile.TemporaryDirectory() as scratch:
             lines = []
-            for name in names:
+            for name in call.chosen(options.networks, rehearsed=["tiny"], of=NETWORKS):
                 if call.allows(0.0 if call.rehearsal else ENGINE_S, f"{name} through the engine"):
                     lines.append(_measure_engine(call, open_network(name, Path(scratch)), rows))
                     call.save()

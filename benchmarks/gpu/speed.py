@@ -125,24 +125,18 @@ def measure(call: Call, options: argparse.Namespace) -> None:
 
 def cases(call: Call, options: argparse.Namespace) -> list[Case]:
     """All that is asked for, those of the targets first, and what is compiled after the rest."""
-    networks = options.networks.split(",") if options.networks else ["tiny"] if call.rehearsal else MEASURED
-    batches = _numbers(options.batches) or ([1, 4] if call.rehearsal else list(BATCHES))
-    variants = cast(
-        "list[Variant]",
-        options.variants.split(",")
-        if options.variants
-        else ["eager", "graph-bf16"]
-        if call.rehearsal
-        else list(get_args(Variant)),
-    )
-    unknown = [variant for variant in variants if variant not in get_args(Variant)]
+    networks = call.chosen(options.networks, rehearsed=["tiny"], of=MEASURED)
+    batches = call.chosen(options.batches, rehearsed=[1, 4], of=BATCHES)
+    all_variants: tuple[str, ...] = get_args(Variant)
+    variants = call.chosen(options.variants, rehearsed=["eager", "graph-bf16"], of=all_variants)
+    unknown = [variant for variant in variants if variant not in all_variants]
     if unknown:
-        raise SystemExit(f"--variants: {unknown[0]!r} is none of {', '.join(get_args(Variant))}")
-    few = _numbers(options.few_batches)
+        raise SystemExit(f"--variants: {unknown[0]!r} is none of {', '.join(all_variants)}")
+    few = [int(part) for part in options.few_batches.split(",")]
     found = [
         Case(network, variant, batch)
         for network in networks
-        for variant in variants
+        for variant in cast("list[Variant]", variants)
         for batch in batches
         if variant in EVERYWHERE or batch in few
     ]
@@ -352,10 +346,6 @@ def _targets(call: Call, outcomes: Sequence[Outcome], roofline: Roofline) -> Non
         for name, found in (("paper-64 at batch 256", full), ("paper-32 at batch 1", single)):
             if not found:
                 call.report.skip(f"the target of {name}", "no case of it was measured in this call")
-
-
-def _numbers(text: str | None) -> list[int]:
-    return [int(part) for part in text.split(",")] if text else []
 
 
 if __name__ == "__main__":

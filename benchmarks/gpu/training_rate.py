@@ -124,17 +124,9 @@ def measure(call: Call, options: argparse.Namespace) -> None:
 
 def cases(call: Call, options: argparse.Namespace) -> list[Case]:
     """All that is asked for, the paper's network first, and what has to be compiled after the rest."""
-    presets = options.presets.split(",") if options.presets else ["tiny"] if call.rehearsal else MEASURED
-    variants = (
-        options.variants.split(",") if options.variants else VARIANTS[:1] if call.rehearsal else VARIANTS
-    )
-    sizes = (
-        [int(size) for size in options.batch_sizes.split(",")]
-        if options.batch_sizes
-        else [8]
-        if call.rehearsal
-        else BATCH_SIZES
-    )
+    presets = call.chosen(options.presets, rehearsed=["tiny"], of=MEASURED)
+    variants = call.chosen(options.variants, rehearsed=VARIANTS[:1], of=VARIANTS)
+    sizes = call.chosen(options.batch_sizes, rehearsed=[8], of=BATCH_SIZES)
     found = [
         Case(preset, size, variant)
         for preset in presets

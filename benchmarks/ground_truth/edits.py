@@ -1,15 +1,16 @@
 """Edits: does asking for a label give pictures that have the label, and are else the same?
 
-Faces that lack a label are edited as POST /edit does it with `preserve: "others"`, in two ways: the label is
-asked for as an attribute, at the 0.99 quantile of its log-odds; or the one prototype that tells it best is
-moved to its 0.99 quantile (its 0.01 quantile where a low activation tells it). What the pictures show is said
-by an independent judge (`benchmarks.ground_truth.judge`).
+Faces that lack a label are edited as POST /edit does it, in three ways. The label is asked for as an
+attribute, at the 0.99 quantile of its log-odds, with `preserve_attributes`: all labels that it does not
+exclude (red hair excludes fair hair); or with `preserve: "others"`, all prototypes. Or the one prototype that
+tells it best is moved to its 0.99 quantile (its 0.01 quantile where a low activation tells it), with
+`preserve: "others"`. What the pictures show is said by an independent judge.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LabelEdit:
-    """One label, asked for in `faces` faces that lack it, of the prototype and of the attribute, and of each
-    after the first round, before anything is corrected.
+    """One label, asked for in `faces` faces that lack it: of the attribute with other attributes held, also
+    after the first round, before anything is corrected; of the attribute and of the prototype with prototypes
+    held.
 
     raised: share of faces in which the prototype's re-encoded activation moved the way it was asked.
     """
@@ -59,10 +61,10 @@ class LabelEdit:
     probe_auroc: float
     faces: int
     raised: float
+    holding_attributes: Outcome
+    holding_attributes_once: Outcome
+    holding_prototypes: Outcome
     by_prototype: Outcome
-    by_prototype_once: Outcome
-    by_attribute: Outcome
-    by_attribute_once: Outcome
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,12 @@ def measure(subject: Subject, judge: Judge, *, num_faces: int, steps: int, round
         to = trials.high(j) if rises else trials.low(j)
         trial = trials.edit(trip, inverted, j, held=others, rounds=rounds, to=to)
         moved = trial.after[-1].activations[:, j] - plain.activations[:, j]
-        whole = trials.edit_attribute(trip, inverted, label.name, holds_others=True, rounds=rounds)
+        free = [NAMES[other] for other in others_of(label.name)]
+        clean = trials.edit_attribute(trip, inverted, label.name, rounds=rounds, held_attributes=free)
+        whole = trials.edit_attribute(trip, inverted, label.name, rounds=rounds, holds_prototypes=True)
         outcomes = [
             _turned(label, before, judge.decisions(pictures.pixels))
-            for pictures in (trial.after[-1], trial.after[0], whole.after[-1], whole.after[0])
+            for pictures in (clean.after[-1], clean.after[0], whole.after[-1], trial.after[-1])
         ]
         edits.append(
             LabelEdit(
@@ -107,10 +111,10 @@ def measure(subject: Subject, judge: Judge, *, num_faces: int, steps: int, round
                 probe_auroc=float(subject.attributes.probe_auroc[k]),
                 faces=len(faces),
                 raised=float((moved > 0 if rises else moved < 0).mean()),
-                by_prototype=outcomes[0],
-                by_prototype_once=outcomes[1],
-                by_attribute=outcomes[2],
-                by_attribute_once=outcomes[3],
+                holding_attributes=outcomes[0],
+                holding_attributes_once=outcomes[1],
+                holding_prototypes=outcomes[2],
+                by_prototype=outcomes[3],
             )
         )
     return Measurement(edits, float(np.mean(flips)))
@@ -128,43 +132,53 @@ def _turned(label: Value, before: Bools, after: Bools) -> Outcome:
     )
 
 
+WAYS = ("holding_attributes", "holding_attributes_once", "holding_prototypes", "by_prototype")
+"""The outcomes of a LabelEdit in the order of the table's columns."""
+
+
 def table_of(measurement: Measurement, judge: Judge) -> list[str]:
     """Markdown lines."""
     edits = measurement.edits
     lines = [
         "Success: the judge sees the label after the edit. Leakage: share of the judge's answers on labels "
-        "of other attributes that turned, against the same picture regenerated without the edit. "
+        "of other attributes that turned, against the same picture regenerated without the edit; ratio: "
+        "leakage over success. "
         f"Regenerating alone turns {measurement.unedited_flips:.3f} of the answers on the given picture. "
         "Judge: balanced accuracy on faces that it did not learn from. Moved: the prototype's re-encoded "
         "activation went the way it was asked.",
         "",
-        "| label | judge | probe AUROC | success | leakage | leakage / success | success, one round "
-        "| leakage, one round | prototype | AUROC | moved | prototype's success | prototype's leakage "
-        "| prototype's leakage / success |",
-        "|" + "---|" * 14,
+        "Attribute: edited with `preserve_attributes`, all labels of other attributes; once: the same after "
+        "one round; prototypes held: the attribute edited with `preserve: others`; prototype: the one that "
+        "tells the label best, edited with `preserve: others`.",
+        "",
+        "| label | judge | probe AUROC | attribute: success | attribute: leakage | attribute: ratio "
+        "| once: success | once: leakage | once: ratio "
+        "| prototypes held: success | prototypes held: leakage | prototypes held: ratio "
+        "| prototype | AUROC | moved | prototype: success | prototype: leakage | prototype: ratio |",
+        "|" + "---|" * 18,
     ]
     for edit in edits:
         accuracy = judge.accuracy[NAMES.index(edit.label.name)]
-        whole, once, one = edit.by_attribute, edit.by_attribute_once, edit.by_prototype
+        outcomes: list[Outcome] = [getattr(edit, way) for way in WAYS]
         lines.append(
-            f"| {edit.label.name} | {accuracy:.2f} | {edit.probe_auroc:.2f} | {whole.success:.2f} "
-            f"| {whole.leakage:.3f} | {whole.ratio:.2f} | {once.success:.2f} | {once.leakage:.3f} "
-            f"| {edit.prototype} | {edit.auroc:.2f} | {edit.raised:.2f} | {one.success:.2f} "
-            f"| {one.leakage:.3f} | {one.ratio:.2f} |"
+            f"| {edit.label.name} | {accuracy:.2f} | {edit.probe_auroc:.2f} {_cells(outcomes[:3])}"
+            f"| {edit.prototype} | {edit.auroc:.2f} | {edit.raised:.2f} {_cells(outcomes[3:])}|"
         )
     for reach in ("local", "global"):
         chosen = [edit for edit in edits if edit.label.attribute.reach == reach]
-        whole, once, one = (
+        outcomes = [
             Outcome(
-                float(np.mean([outcome(edit).success for edit in chosen])),
-                float(np.mean([outcome(edit).leakage for edit in chosen])),
+                float(np.mean([getattr(edit, way).success for edit in chosen])),
+                float(np.mean([getattr(edit, way).leakage for edit in chosen])),
             )
-            for outcome in map(attrgetter, ("by_attribute", "by_attribute_once", "by_prototype"))
-        )
+            for way in WAYS
+        ]
         raised = float(np.mean([edit.raised for edit in chosen]))
         lines.append(
-            f"| **{reach}, mean** | | | {whole.success:.2f} | {whole.leakage:.3f} | {whole.ratio:.2f} "
-            f"| {once.success:.2f} | {once.leakage:.3f} | | | {raised:.2f} | {one.success:.2f} "
-            f"| {one.leakage:.3f} | {one.ratio:.2f} |"
+            f"| **{reach}, mean** | | {_cells(outcomes[:3])}| | | {raised:.2f} {_cells(outcomes[3:])}|"
         )
     return lines
+
+
+def _cells(outcomes: Sequence[Outcome]) -> str:
+    return "".join(f"| {one.success:.2f} | {one.leakage:.3f} | {one.ratio:.2f} " for one in outcomes)

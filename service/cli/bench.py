@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import click
-import httpx
 import numpy as np
 
-from model.bundle_address import BundleAddress
-from service.app import create_app
-from service.cli.addresses import BundleType, KeyType, UrlType
 from service.cli.load import GOOD_WITHIN, Load, Outcome, Summary, run_load, solo_seconds
 from service.cli.output import to_json, to_table
 from service.cli.progress import ProgressLine
-from service.cli.target import LOCAL_URL, chosen_url, fetched, local_settings
-from service.client import AsyncClient, Retries, calls
+from service.cli.target import Target, with_target
+from service.client import calls
 from service.client.calls import Call
+
+TIMEOUT_S = 30.0
+"""Less than who asks once would wait: a load is over when its last request is."""
 
 
 @click.command()
-@click.option(
-    "--bundle",
-    type=BundleType(),
-    help="load this bundle here, without a port (default: PATRONUS_BUNDLE, else the shipped one)",
-)
-@click.option(
-    "--url",
-    type=UrlType(),
-    envvar="PATRONUS_CLIENT_URL",
-    show_envvar=True,
-    help="load the service there instead",
-)
-@click.option(
-    "--api-key",
-    type=KeyType(),
-    envvar="PATRONUS_CLIENT_API_KEY",
-    show_envvar=True,
-    help="where it wants one; rather by the variable, which other users do not see",
-)
 @click.option("--endpoint", type=click.Choice(["encode", "generate"]), default="generate", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="of generate")
 @click.option(
@@ -54,25 +34,18 @@ from service.client.calls import Call
 @click.option(
     "--duration", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="seconds"
 )
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="seconds"
-)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of the arrivals")
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
-@click.option("-q", "--quiet", is_flag=True, help="no progress on the terminal")
+@partial(with_target, timeout_s=TIMEOUT_S)
 def bench(
-    bundle: BundleAddress | None,
-    url: str | None,
-    api_key: str | None,
+    target: Target,
     endpoint: str,
     steps: int,
     image: Path | None,
     rate: float,
     duration: float,
-    timeout: float,
     seed: int,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Load a service, or a model here, and say how it answers.
 
@@ -84,7 +57,8 @@ def bench(
     patronus bench --url http://127.0.0.1:8000 --rate 20 --duration 30
     patronus bench --bundle bundles/mine --endpoint encode
     """
-    url = chosen_url(bundle, url)
+    if image is not None and endpoint != "encode":
+        raise click.UsageError("--image is for --endpoint encode")
     file = None if image is None else image.read_bytes()
 
     def call(i: int) -> Call[object]:
@@ -94,23 +68,9 @@ def bench(
         return calls.encode(noise if file is None else file)
 
     async def measure() -> tuple[float, list[Outcome]]:
-        async with AsyncExitStack() as stack:
-            transport = None
-            if url is None:
-                app = create_app(fetched(local_settings(bundle), quiet=quiet))
-                await stack.enter_async_context(app.router.lifespan_context(app))
-                transport = httpx.ASGITransport(app)
-            client = await stack.enter_async_context(
-                AsyncClient(
-                    url or LOCAL_URL,
-                    api_key=api_key,
-                    timeout_s=timeout,
-                    retries=Retries(max_retries=0),
-                    transport=transport,
-                )
-            )
+        async with target.open_for_load() as client:
             solo_s = await solo_seconds(client, call)
-            with ProgressLine(quiet=quiet) as line:
+            with ProgressLine(quiet=target.quiet) as line:
                 load = Load(rate=rate, duration_s=duration, seed=seed)
                 return solo_s, await run_load(client, call, load, lambda n, of: line.show("bench", n, of))
 

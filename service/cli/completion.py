@@ -5,6 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+ZSH_SETUP = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }"
+"""A ~/.zshrc that never asked for completion has no `compdef`."""
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -18,6 +21,9 @@ def completion(shell: str) -> None:
     """
     kind = get_completion_class(shell)
     assert kind is not None  # one of the choices
-    click.echo(
-        kind(click.get_current_context().find_root().command, {}, "patronus", "_PATRONUS_COMPLETE").source()
-    )
+    program = click.get_current_context().find_root().command
+    source = kind(program, {}, "patronus", "_PATRONUS_COMPLETE").source()
+    if shell == "zsh":
+        head, rest = source.split("\n", 1)  # `#compdef` must stay the first line
+        source = "\n".join((head, ZSH_SETUP, rest))
+    click.echo(source)

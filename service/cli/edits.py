@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -27,7 +28,7 @@ class EditType(click.ParamType[Edit]):
         if isinstance(value, Edit):
             return value
         which, equals, change = str(value).rpartition("=")
-        if not equals or not which:
+        if not equals or which in ("", "@"):
             self.fail(f"{value!r} is not PROTOTYPE=CHANGE, such as 21=max", param, ctx)
         attribute = which.removeprefix("@") if which.startswith("@") else None
         prototype = None if attribute else PrototypeType().convert(which, param, ctx)
@@ -37,12 +38,20 @@ class EditType(click.ParamType[Edit]):
             return Edit(prototype, "min", attribute=attribute)
         try:
             if change[:1] in ("+", "-"):
-                return Edit(prototype, "add", float(change), attribute)
+                return Edit(prototype, "add", finite(change), attribute)
             if change[:1] == "x":
-                return Edit(prototype, "scale", float(change[1:]), attribute)
-            return Edit(prototype, "set", float(change), attribute)
+                return Edit(prototype, "scale", finite(change[1:]), attribute)
+            return Edit(prototype, "set", finite(change), attribute)
         except ValueError:
             self.fail(f"{change!r} is not max, min, 1.5, +0.5, -0.5 or x2", param, ctx)
+
+
+def finite(text: str) -> float:
+    """A number, as JSON can hold it. Raises ValueError."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 EDITS_HELP = (

@@ -10,7 +10,7 @@ import click
 
 from service.cli.output import OutType, number, text_writer, to_csv, to_json, to_table, write
 from service.cli.progress import ProgressLine
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Session, Target, with_target
 from service.client import BadRequestError, calls
 
@@ -19,7 +19,7 @@ AT_ONCE = 16
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=ImageType())
 @click.option("--model", help="which of the models (see `patronus models`)")
 @click.option("--maps", is_flag=True, help="add similarity_maps to the JSON")
 @click.option(

@@ -8,16 +8,9 @@ from typing import Any
 
 import click
 
-from service.cli.edits import PrototypeType
-from service.cli.output import (
-    OutType,
-    kind_of,
-    number,
-    picture_paths,
-    pixels_of,
-    tell_answers,
-)
-from service.cli.sources import image_files
+from service.cli.edits import PrototypeType, finite
+from service.cli.output import OutType, kind_of, number, picture_paths, pixels_of, tell_answers
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Extrapolation, calls
 from service.client.calls import ExtrapolateOptions
@@ -37,14 +30,14 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            return tuple(finite(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not numbers with commas between them, such as 0,1.5,3", param, ctx)
 
 
 @click.command()
 @click.argument("prototype", type=PrototypeType())
-@click.argument("images", nargs=-1)
+@click.argument("images", nargs=-1, type=ImageType())
 @click.option("--values", type=NumbersType(), help="activations to give it  [default: 7 from 0 to 3]")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(

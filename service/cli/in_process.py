@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from fastapi import FastAPI
-from starlette.types import Message, Scope
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Message, Scope
 
 
 @contextmanager
@@ -43,8 +45,13 @@ class _InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(request.read())
         running = asyncio.run_coroutine_threadsafe(exchange.run(self._app, _scope(request)), self._loop)
-        status, headers = exchange.started.result()
-        return httpx.Response(status, headers=headers, stream=_Body(exchange, running, self._loop))
+        body = _Body(exchange, running, self._loop)
+        try:
+            status, headers = exchange.started.result()
+        except BaseException:  # Ctrl-C: the work that nobody waits for any more would hold up the end
+            body.close()
+            raise
+        return httpx.Response(status, headers=headers, stream=body)
 
 
 @dataclass(eq=False)

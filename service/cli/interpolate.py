@@ -96,5 +96,6 @@ def _strip(found: Interpolation) -> bytes:
 
 
 def _write_each(found: Interpolation, folder: Path) -> None:
+    digits = max(3, len(str(len(found.images))))  # that tell neighbours apart
     for image in found.images:
-        image.image.save(folder / f"{image.weight:.3f}.png")
+        image.image.save(folder / f"{image.weight:.{digits}f}.png")

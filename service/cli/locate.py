@@ -9,15 +9,9 @@ from typing import Any
 import click
 
 from service.cli.edits import PrototypeType
-from service.cli.output import (
-    OutType,
-    kind_of,
-    number,
-    picture_paths,
-    tell_answers,
-)
+from service.cli.output import OutType, kind_of, number, picture_paths, tell_answers
 from service.cli.progress import ProgressLine
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import BadRequestError, Locations, calls
 from service.client.calls import LocateOptions
@@ -27,7 +21,7 @@ COLUMNS = ("file", "prototype", "name", "s", "z", "box", "centre")
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, type=ImageType())
 @click.option(
     "-p",
     "--prototype",

@@ -120,10 +120,13 @@ def picture_paths(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
             )
         return [out] * len(files)
     paths = [out / f"{file.stem}.{kind}.png" for file in files]
-    if len(set(paths)) < len(paths):
-        raise click.BadParameter(
-            f"two of the images have the same name: give them one by one, folders of their own as {out}"
-        )
+    first: dict[Path, Path] = {}
+    for file, path in zip(files, paths, strict=True):
+        if (other := first.setdefault(path, file)) != file:
+            raise click.BadParameter(
+                f"{other} and {file} would both become {path}: give each a folder of its own, in two calls",
+                param_hint="--out",
+            )
     return paths
 
 
@@ -149,7 +152,7 @@ def pixels_of(picture: Picture) -> Pixels:
 
 def number(value: float | None) -> str:
     """For a table."""
-    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+    return "-" if value is None or np.isnan(value) else f"{value:z.3f}"
 
 
 def _is_number(text: str) -> bool:

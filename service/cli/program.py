@@ -10,7 +10,6 @@ import click
 
 from model.bundle import BundleError
 from model.hub import HubUnreachableError
-from service.app import program_version
 from service.cli.bench import bench
 from service.cli.completion import completion
 from service.cli.diagnose import diagnose
@@ -35,8 +34,9 @@ from service.client import (
     ServerError,
     UnreachableError,
 )
-from service.engine.onnx_runner import DeviceError
+from service.engine.errors import DeviceError
 from service.settings import SettingsError
+from service.version import program_version
 
 REFUSED, USAGE, UNREACHABLE, BUSY, FAULT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 STATUSES: tuple[tuple[type[PatronusError], int], ...] = (  # the first match counts

@@ -77,8 +77,9 @@ def prototypes(
 ) -> None:
     """List prototypes, or PROTOTYPES in all detail, and name them.
 
-    mean, std and q0.99 (a quantile) are of the activation over the training data; emergence is the timestep
-    from which a prototype stays while images are sampled, and the share of images where it does. A name holds
+    mean, std and q0.99 (a quantile) are of the activation over the training data. A prototype emerges at the
+    timestep (large is early) from which its activation stays beyond half of its change while an image is
+    sampled: the median over generated images, and the share of them in which it changes at all. A name holds
     wherever a prototype is asked for or shown, at the service that keeps it.
 
     \b
@@ -88,10 +89,10 @@ def prototypes(
     """
     options: Common = {} if model is None else {"model": model}
     with target.open() as session:
-        if namings:
-            answer, found = _details(session, [calls.rename(*naming, **options) for naming in namings])
-        elif prototypes:
-            answer, found = _details(session, [calls.prototype(j, **options) for j in prototypes])
+        asked = [calls.rename(*naming, **options) for naming in namings]
+        asked += [calls.prototype(j, **options) for j in prototypes]
+        if asked:
+            answer, found = _details(session, asked)
         else:
             answer, listed = session.send(calls.prototypes(**options))
             found = list(listed.prototypes)
@@ -109,6 +110,12 @@ def prototypes(
         click.echo(to_csv(COLUMNS, _rows(found)))
     elif out is None:
         click.echo(to_table(COLUMNS, _rows(found)))
+        click.echo(
+            "emerges at: the timestep (large is early) from which the activation stays beyond half of "
+            "its change while an image is sampled, median over generated images; in: the share in which it "
+            "changes",
+            err=True,
+        )
 
 
 def _details(

@@ -86,7 +86,7 @@ def sample_options(
         chosen["image"] = image
     if activations is not None:
         try:
-            chosen["activations"] = json.loads(activations.read_text())
+            chosen["activations"] = json.loads(activations.read_text(), parse_constant=_refuse)
         except ValueError as error:
             raise click.BadParameter(
                 f"{activations} is no JSON: {error}", param_hint="--activations"
@@ -98,3 +98,8 @@ def sample_options(
 def start_of(text: str) -> Any:
     """A timestep as a number, or the word that stands for one."""
     return int(text) if text.isdecimal() else text
+
+
+def _refuse(constant: str) -> float:
+    """NaN and Infinity, which Python writes and JSON does not have."""
+    raise ValueError(f"it has no {constant}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from service import __main__ as serving
 from service.settings import PREFIX, Settings
 
 SECRETS = frozenset(item.name for item in dataclasses.fields(Settings) if not item.repr)
@@ -28,6 +27,8 @@ def serve(**options: str | None) -> int:
     patronus serve
     patronus serve --bundle bundles/mine --host 0.0.0.0 --port 9000
     """
+    from service import __main__ as serving  # slow to import, and of no use to the other commands
+
     given = {PREFIX + name.upper(): value for name, value in options.items() if value is not None}
     return serving.main(environment={**os.environ, **given})
 

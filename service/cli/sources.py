@@ -7,8 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class ImageType(click.ParamType[str]):
+    """What `image_files` takes; a shell completes files and folders."""
+
+    name = "image"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 def image_files(given: Sequence[str]) -> list[Path]:

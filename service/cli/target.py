@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import httpx
 
 from model.bundle_address import BundleAddress, HubAddress
 from model.hub import Hub
-from service.app import create_app
 from service.cli.addresses import BundleType, KeyType, UrlType
 from service.cli.in_process import in_process
 from service.cli.progress import ProgressLine
-from service.client import Call, Client, Progress, Retries, calls
+from service.client import AsyncClient, Call, Client, Progress, Retries, calls
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 LOCAL_URL = "http://in-process"
 DAY_S = 86_400.0
+ONCE = Retries(max_retries=0)
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,34 @@ class Target:
             with Client(self.url, api_key=self.api_key, timeout_s=self.timeout_s) as client:
                 yield Session(client, self.quiet)
             return
-        settings = fetched(local_settings(self.bundle), quiet=self.quiet)
         with (
-            in_process(create_app(settings)) as transport,
-            Client(
-                LOCAL_URL, timeout_s=self.timeout_s, retries=Retries(max_retries=0), transport=transport
-            ) as client,
+            in_process(self._app()) as transport,
+            Client(LOCAL_URL, timeout_s=self.timeout_s, retries=ONCE, transport=transport) as client,
         ):
             yield Session(client, self.quiet)
+
+    @asynccontextmanager
+    async def open_for_load(self) -> AsyncIterator[AsyncClient]:
+        """A client for many requests at once, none of which is tried again. Raises as `open` does."""
+        if self.url is not None:
+            async with AsyncClient(
+                self.url, api_key=self.api_key, timeout_s=self.timeout_s, retries=ONCE
+            ) as client:
+                yield client
+            return
+        app = self._app()
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(
+                LOCAL_URL, timeout_s=self.timeout_s, retries=ONCE, transport=httpx.ASGITransport(app)
+            ) as client,
+        ):
+            yield client
+
+    def _app(self) -> FastAPI:
+        from service.app import create_app  # slow to import, and of no use to who asks a service
+
+        return create_app(fetched(local_settings(self.bundle), quiet=self.quiet))
 
 
 @dataclass(frozen=True)
@@ -116,8 +140,11 @@ def chosen_url(bundle: BundleAddress | None, url: str | None) -> str | None:
     return None
 
 
-def with_target(command: F) -> F:
-    """Give a command the options that say where it runs, as its argument `target`."""
+def with_target(command: F, *, timeout_s: float = 600.0) -> F:
+    """Give a command the options that say where it runs, as its argument `target`.
+
+    timeout_s: of one request, where nobody gives another.
+    """
 
     def wrapped(
         bundle: BundleAddress | None,
@@ -155,7 +182,7 @@ def with_target(command: F) -> F:
             click.option(
                 "--timeout",
                 type=click.FloatRange(min=0, min_open=True, max=DAY_S),
-                default=600.0,
+                default=timeout_s,
                 show_default=True,
                 help="seconds for one request, retries included",
             ),

@@ -44,7 +44,9 @@ def trace(
 ) -> None:
     """Say when each prototype appears while images are sampled.
 
-    Prints the timestep from which each stays: of T - 1 … 0, so that larger is earlier.
+    A prototype emerges at the timestep from which its activation stays beyond half of its change from the
+    first x̂₀ to the last; timesteps go from T - 1 to 0, so that larger is earlier. Printed are the median over
+    the images in which it changes at all, how many those are, and the spread between the quartiles.
 
     \b
     patronus trace -n 8 --steps 50
@@ -61,6 +63,11 @@ def trace(
         click.echo(_csv(traced))
     elif out is None:
         click.echo(to_table(["prototype", "emerges at", "spread", "images"], _table(traced)))
+        click.echo(
+            "emerges at: the timestep (large is early) from which the activation stays beyond half of its "
+            "change from the first x̂₀ to the last, median over the images in which it changes",
+            err=True,
+        )
     if out is not None:
         writers = {
             ".png": lambda path: _write_previews(traced, path),

@@ -8,7 +8,7 @@ import click
 
 from service.cli.edits import PrototypeType
 from service.cli.output import number, to_json, to_table
-from service.cli.sources import image_files
+from service.cli.sources import ImageType, image_files
 from service.cli.target import Target, with_target
 from service.client import calls
 from service.client.calls import VisualizeOptions
@@ -16,7 +16,13 @@ from service.client.calls import VisualizeOptions
 
 @click.command()
 @click.argument("prototypes", nargs=-1, required=True, type=PrototypeType())
-@click.option("--image", "images", multiple=True, help="a file, folder or glob to enhance it in; repeatable")
+@click.option(
+    "--image",
+    "images",
+    type=ImageType(),
+    multiple=True,
+    help="a file, folder or glob to enhance it in; repeatable",
+)
 @click.option("--num-samples", type=click.IntRange(min=1), help="of the bundle's own pictures  [default: 20]")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
@@ -40,7 +46,7 @@ def visualize(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Show what PROTOTYPES stand for: each enhanced in several images, and the clearest result.
+    """Show what PROTOTYPES stand for: each enhanced in several images, and the one in which it rose most.
 
     \b
     patronus visualize 3 21
@@ -64,10 +70,11 @@ def visualize(
                 shown.name or "-",
                 number(shown.activation_before),
                 number(shown.activation_after),
+                f"{shown.raised or 'none'} of {shown.num_sources}",
             ]
             for shown in found.prototypes
         ]
-        click.echo(to_table(["prototype", "name", "before", "after"], rows))
+        click.echo(to_table(["prototype", "name", "before", "after", "rose in"], rows))
     if out is not None or not as_json:
         folder = out or Path("prototypes")
         folder.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class AsyncClient:
     async def visualize(
         self, *prototypes: int | str, **options: Unpack[calls.VisualizeOptions]
     ) -> results.Visualizations:
-        """What prototypes stand for: each enhanced in several images, and the clearest result."""
+        """What prototypes stand for: each enhanced in several images, and the one in which it rose most."""
         return await self.send(calls.visualize(*prototypes, **options))
 
     async def locate(self, image: Source, **options: Unpack[calls.LocateOptions]) -> results.Locations:

@@ -146,6 +146,7 @@ class EditOptions(Common, total=False):
     extrapolate: bool
     decouple: bool
     preserve: Literal["others"] | Sequence[int | str]
+    preserve_attributes: Sequence[str]
     start: Literal["full", "auto"] | int
     steps: int
     inversion: Literal["ddim", "bdia"]

@@ -89,7 +89,7 @@ class Client:
     def visualize(
         self, *prototypes: int | str, **options: Unpack[calls.VisualizeOptions]
     ) -> results.Visualizations:
-        """What prototypes stand for: each enhanced in several images, and the clearest result."""
+        """What prototypes stand for: each enhanced in several images, and the one in which it rose most."""
         return self.send(calls.visualize(*prototypes, **options))
 
     def locate(self, image: Source, **options: Unpack[calls.LocateOptions]) -> results.Locations:

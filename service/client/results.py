@@ -167,9 +167,26 @@ class EditedAttribute:
     reconstruction: float
 
 
+@dataclass(frozen=True)
+class OtherAttribute(EditedAttribute):
+    """Of one that no edit names: asked is what the request itself carries of it.
+
+    change: from before to achieved, asked_change: from before to asked, both in standard deviations of the
+    log-odds; is_notable: it changed by half of one or more, and does not without an edit.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations."""
+    """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations.
+
+    other_attributes: those that no edit names, the most changed first; None for a model without labels, or
+    from an older service.
+    """
 
     model: Model
     image_id: ImageId
@@ -178,12 +195,14 @@ class Edited:
     activations: EditActivations
     attributes: tuple[EditedAttribute, ...]
     preserved: tuple[int, ...]
+    preserved_attributes: tuple[str, ...]
     leakage: float | None
     rounds: int
     start_timestep: int
     network_calls: int
     clamped: tuple[Clamping, ...]
     timings: Timings
+    other_attributes: tuple[OtherAttribute, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +217,10 @@ class EnhancedSource:
 
 @dataclass(frozen=True, eq=False)
 class Visualization:
-    """What one prototype stands for: the image that it changed most clearly, `source_index` of num_sources.
+    """What one prototype stands for: the image in which it rose most, `source_index` of num_sources.
 
-    raised: in how many of them it rose; samples: all of them, where that was asked for.
+    raised: in how many of them it rose, where 0 says that the image is the one in which it fell least;
+    samples: all of them, where that was asked for.
     """
 
     prototype: int
@@ -218,6 +238,10 @@ class Visualization:
     mean_before: float
     mean_after: float
     samples: tuple[EnhancedSource, ...] | None
+
+    @property
+    def rise(self) -> float:
+        return self.activation_after - self.activation_before
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +320,7 @@ class Interpolation:
 @dataclass(frozen=True)
 class Intervention:
     """A row of the effects, of a prototype or of an attribute; edit: None where it went from its 0.01 to its
-    0.99 quantile."""
+    0.99 quantile; effect: how far it moved itself, of what was asked (None from an older service)."""
 
     prototype: int | None
     name: str | None
@@ -306,14 +330,17 @@ class Intervention:
     high: float
     responds: bool
     attribute: str | None = None
+    asked: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
     """(J, K), of J interventions on K prototypes or attributes, in standard deviations; low … high: 95%
-    bootstrap interval; p: adjusted for all pairs, NaN for what is changed itself; leakage: over the change of
-    that itself, NaN where it does not respond; asked: what the change of an attribute itself asks for, NaN of
-    a prototype's: p and leakage of prototypes are of what they do beyond it; None from an older service."""
+    bootstrap interval, of each by itself; p: corrected for all pairs of the table, NaN for what is changed
+    itself; leakage: over the change of that itself, NaN where it does not respond; asked: what the effect
+    would be if the picture showed just what was asked for, or of an attribute and a prototype that is
+    changed, what the probe reads in its own change, NaN of two prototypes; beyond: how far prototypes go
+    outside of it, which p and leakage are of. The last two are None from an older service."""
 
     effect: Array
     low: Array
@@ -322,12 +349,17 @@ class Effects:
     leakage: Array
     data_correlation: Array
     asked: Array | None = None
+    beyond: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
     """One effect of changing `prototype` or `attribute`, with the sample where it is the median, before and
-    after."""
+    after.
+
+    finding: "established", "within_asked" or "chance"; explained_by: what was seen beside the effect, which
+    is no proof of its cause.
+    """
 
     intervention: int
     prototype: int | None
@@ -353,6 +385,10 @@ class Coupling:
     affected_box: Box | None
     attribute: str | None = None
     asked: float | None = None
+    beyond: float | None = None
+    beyond_low: float | None = None
+    beyond_high: float | None = None
+    finding: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,6 +397,18 @@ class AttributesDiagnosis:
     effects: Effects
     num_established: int
     couplings: tuple[Coupling, ...]
+    num_pairs: int | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on something is said of an effect: p at most, all others at least; asked: a share of it."""
+
+    p: float
+    leakage: float
+    data_correlation: float
+    overlap: float
+    asked: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,6 +432,7 @@ class Diagnosis:
     attributes: AttributesDiagnosis | None
     clamped: tuple[Clamping, ...]
     total_s: float
+    thresholds: Thresholds | None = None
 
 
 @dataclass(frozen=True)
@@ -424,7 +473,8 @@ class Prototype:
 
 @dataclass(frozen=True, eq=False)
 class ProbedAttribute:
-    """A label that all activations together tell; low, high: the reach of edits of its log-odds."""
+    """A label that all activations together tell; low, high: the reach of edits of its log-odds; prototypes:
+    those that carry most of such an edit, the strongest first."""
 
     name: str
     auroc: float

@@ -1,6 +1,13 @@
-"""Why a job did not get its result. HTTP statuses for these are in `service.problems`."""
+"""Why a runner cannot be opened, and why a job did not get its result.
+
+HTTP statuses for the latter are in `service.problems`.
+"""
 
 from __future__ import annotations
+
+
+class DeviceError(Exception):
+    """The device asked for is not there."""
 
 
 class EngineError(Exception):

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from model.bundle import DENOISER, ENCODER, PRIOR, Bundle, BundleError, graph_signature
 from model.config import ModelConfig
 from service.engine.buckets import bucket_sizes
-from service.engine.errors import OutOfMemoryError
+from service.engine.errors import DeviceError, OutOfMemoryError
 from service.engine.runner import Float32, StepInputs, StepOutputs
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,6 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 ENCODER_OUTPUTS = ["activations", "similarity_maps"]
 STEP_OUTPUTS = ["x_next", "memory_next", "x_0_hat"]
-
-
-class DeviceError(Exception):
-    """The device asked for is not there."""
 
 
 class OnnxRunner:

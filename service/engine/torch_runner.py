@@ -19,8 +19,8 @@ from model.config import ModelConfig
 from model.patronus import DenoiseStep, Patronus
 from model.samplers import NUM_COEFFICIENTS
 from service.engine.buckets import bucket_sizes
-from service.engine.errors import OutOfMemoryError
-from service.engine.onnx_runner import Device, DeviceError, open_prior
+from service.engine.errors import DeviceError, OutOfMemoryError
+from service.engine.onnx_runner import Device, open_prior
 from service.engine.runner import Float32, StepInputs, StepOutputs
 
 log = logging.getLogger(__name__)

@@ -1,10 +1,14 @@
-"""Unwanted couplings: what else a model changes when one prototype is changed, and what may be the reason.
+"""Unwanted couplings: what else a model changes when one prototype is changed, and what is known beside it.
 
 Instead of a prototype it can be an attribute that is changed, as edits of attributes change it: by asking all
 prototypes at once for what goes with the attribute in the data. So what prototypes do then was asked of them,
 and only what goes beyond it is a coupling (`model.couplings.measure_effects`). What other attributes do is a
-finding, asked for or not, as nobody wanted it: `asked` says how much of it lies in the request, which takes
-it from the data, before any picture is made.
+finding, asked for or not, as nobody wanted it: `asked` says how much of it lies in the request, before any
+picture is made. Of a prototype that is changed there is such a part on attributes, too: their probes read it,
+so that its own change is a change of theirs.
+
+An effect is measured by intervention. What stands beside it (a correlation in the data, boxes that overlap)
+was only observed, and proves no cause.
 """
 
 from __future__ import annotations
@@ -38,13 +42,14 @@ Int64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 Explanation = Literal["data", "overlap", "asked"]
+Finding = Literal["established", "within_asked", "chance"]
 
 STRONG_CORRELATION = 0.3
-"""A coupling is explained by the data where those correlate this much, in the same direction."""
+"""From here on two are said to be correlated in the data too, in the direction of the effect."""
 SHARED_PATCH = 1.0 / 3.0
-"""The mean overlap of two prototypes' boxes that explains a coupling: they share half of their patches."""
+"""From this mean overlap of boxes on, two prototypes are said to share a place: half of their patches."""
 MOSTLY_ASKED = 0.5
-"""The share of an effect that explains it where the intervention itself asked for so much."""
+"""From this share of an effect on, it is said to be asked for by the intervention itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +71,13 @@ class Example:
 class Coupling:
     """A row (intervention) and a column (prototype or attribute) of effects, in rank order.
 
-    explained_by: what was measured that may be its reason, nothing where the model couples the two by itself.
+    finding: whether it is established, or no more than the intervention itself asks for, or not to be told
+    from chance; explained_by: what else was seen that goes with it.
     """
 
     intervention: int
     affected: int
+    finding: Finding
     explained_by: tuple[Explanation, ...]
     example: Example
 
@@ -80,9 +87,10 @@ class AttributeEffects:
     """On the log-odds of K labelled attributes, by linear probes on the re-encoded s.
 
     effects: (J, K), in standard deviations of the log-odds over the training data; asked: (J, K), in the same
-    unit, of s as it was asked for, NaN where a prototype is changed; data_correlation: (J, K), of s_j, or the
-    changed attribute's log-odds, and these; auroc: (J, K), of s_j alone as a sign of the attribute, NaN where
-    an attribute is changed; couplings: the first in rank.
+    unit, what the probes read in the change of s as it was asked for, or where a prototype is changed, in its
+    own change; data_correlation: (J, K), of s_j, or
+    the changed attribute's log-odds, and these; auroc: (J, K), of s_j alone as a sign of the attribute, NaN
+    where an attribute is changed; couplings: the first in rank.
     """
 
     names: tuple[str, ...]
@@ -97,10 +105,11 @@ class AttributeEffects:
 class Diagnosis:
     """Of J interventions on m prototypes.
 
-    effects: (J, m), in standard deviations of the training data; data_correlation: (J, m), of the normal
-    scores of s_j and s_k over the training data; overlap: (J, m), mean intersection over union of the boxes
-    in which j and k are most present; clamped: edits that reached too far; couplings: the first in rank;
-    attributes: None where the bundle has no labels.
+    own_asked: (J,), how far each was asked to change what it changes; effects: (J, m); both in standard
+    deviations of the training data. data_correlation: (J, m), of the normal scores of s_j and s_k over the
+    training data; overlap: (J, m), mean intersection over union of the boxes in which j and k are most
+    present; clamped: edits that reached too far; couplings: the first in rank; attributes: None where the
+    bundle has no labels.
 
     Where an attribute is changed, data_correlation is that of its log-odds and s_k, and overlap NaN. Only
     there asked, (J, m), is what was asked of s_k, in the unit of effects, and auroc, (J, m), how surely s_k
@@ -110,6 +119,7 @@ class Diagnosis:
     interventions: Sequence[Intervention]
     num_samples: int
     activations_from: Origin
+    own_asked: Float64
     effects: Effects
     asked: Float64
     data_correlation: Float64
@@ -130,7 +140,7 @@ class Diagnosis:
 
     @property
     def agreement_with_data(self) -> float | None:
-        """The correlation of leakage with the data's correlation over all pairs: 1, they mirror the data.
+        """The correlation of leakage with the data's correlation over all pairs; None of too few.
 
         Of pairs of prototypes: an attribute that is changed takes others along as the data do by itself.
         """
@@ -181,8 +191,11 @@ def _diagnosis(
     causes = [columns.index(intervention) for intervention in experiment.interventions]
     is_prototype = np.array([cause < m for cause in causes])  # (J,)
     shown, asked = columns.changes(pairs)  # (J, n, m + K) each
-    asked[is_prototype] = np.nan
+    own_asked = asked.mean(axis=1)[np.arange(len(pairs)), causes]
     own = np.stack([shown[i, :, cause] for i, cause in enumerate(causes)])  # (J, n)
+    asked[is_prototype, :, :m] = np.nan  # no other prototype was asked for anything
+    for i in np.flatnonzero(is_prototype):
+        asked[i, :, m:] = own[i, :, None] * columns.probe_weights[:, causes[i]]
     is_other = np.arange(shown.shape[2]) != np.array(causes)[:, None]  # (J, m + K)
     correlation, auroc = columns.correlation[causes], columns.auroc[causes]
     places = _places(bundle, pairs)
@@ -217,6 +230,7 @@ def _diagnosis(
         interventions=experiment.interventions,
         num_samples=experiment.num_samples,
         activations_from=findings.activations_from,
+        own_asked=own_asked,
         effects=on_prototypes.effects,
         asked=on_prototypes.asked,
         data_correlation=on_prototypes.correlation,
@@ -232,7 +246,8 @@ class _Columns:
     """What can be changed and can change: m prototypes, and after them K attributes, none without labels.
 
     correlation: (m + K, m + K), over the training data; auroc: likewise, of prototypes as a sign of
-    attributes and the other way round, NaN of two of one kind.
+    attributes and the other way round, NaN of two of one kind; probe_weights: (K, m), standard deviations of
+    an attribute's log-odds for each one of an activation.
     """
 
     def __init__(self, statistics: ActivationStatistics, attributes: Attributes | None) -> None:
@@ -241,12 +256,14 @@ class _Columns:
         m = statistics.num_prototypes
         self.correlation = statistics.correlation
         self.auroc = np.full((m, m), np.nan)
+        self.probe_weights = np.empty((0, m))
         if attributes is not None:
             with_prototypes = attributes.logit_correlation(statistics)  # (K, m)
             with_attributes = attributes.logit_correlations(statistics)
             self.correlation = np.block(
                 [[statistics.correlation, with_prototypes.T], [with_prototypes, with_attributes]]
             )
+            self.probe_weights = attributes.probe_weights / attributes.logit_spread(statistics)[:, None]
             none = np.full_like(with_attributes, np.nan)
             self.auroc = np.block([[self.auroc, attributes.auroc], [attributes.auroc.T, none]])
 
@@ -277,7 +294,7 @@ class _Columns:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Effects (J, K) on prototypes or on attributes, and what may explain them.
+    """Effects (J, K) on prototypes or on attributes, and what is seen beside them.
 
     shown: (J, n, K), changes in single samples; asked, correlation: (J, K); overlap: (J, K), None for
     attributes.
@@ -289,12 +306,25 @@ class _Table:
     correlation: Float64
     overlap: Float64 | None
 
+    def finding(self, i: int, k: int) -> Finding:
+        if self.effects.is_established[i, k]:
+            return "established"
+        effect, asked = float(self.effects.effect.value[i, k]), float(self.asked[i, k])
+        if self.deducts_asked and 0.0 < effect * np.sign(asked) <= abs(asked):
+            return "within_asked"
+        return "chance"
+
+    @property
+    def deducts_asked(self) -> bool:
+        """Whether only what goes beyond what was asked is tested: of prototypes."""
+        return self.overlap is not None
+
     def explanations(self, own: Float64) -> Mapping[Explanation, Bools]:
-        """Which of them each explains, (J, K); own: (J,), mean change of what is changed."""
+        """With which of them each goes, (J, K); own: (J,), mean change of what is changed."""
         effect = self.effects.effect.value
         along = np.sign(effect * own[:, None]) * self.correlation
         is_mostly_asked = (effect * self.asked >= MOSTLY_ASKED * effect**2) & (effect != 0.0)
-        if self.overlap is not None:  # what was asked of a prototype is not counted, and explains no more
+        if self.deducts_asked:  # what is established goes beyond it
             is_mostly_asked &= ~self.effects.is_established
         return {
             "data": (along >= STRONG_CORRELATION) & ~np.isnan(self.effects.leakage.value),
@@ -330,7 +360,7 @@ class _Album:
                 box=None if cause is None else _box(places[cause]),
                 affected_box=None if table.overlap is None else _box(places[k]),
             )
-            shown.append(Coupling(i, k, explained_by, example))
+            shown.append(Coupling(i, k, table.finding(i, k), explained_by, example))
         return shown
 
 

@@ -15,7 +15,14 @@ from model.decoupling import Decoupling
 from model.schedule import NoiseSchedule
 from model.transforms import Pixels
 from service.engine.jobs import Timing
-from service.pipeline.edits import Clamping, Edit, Target, prototype_index, target_of
+from service.pipeline.edits import (
+    Clamping,
+    Edit,
+    Target,
+    joint_attribute_targets,
+    prototype_index,
+    target_of,
+)
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding
 from service.pipeline.measured import effects_of, statistics_of
@@ -31,7 +38,8 @@ Start = Literal["full", "auto"] | int
 class EditPlan:
     """An edit that was found possible: `edited` and `held` are indices of prototypes, ascending.
 
-    targets: what is moved, prototypes and attributes; edited: the prototypes that are named by an edit.
+    targets: what is moved, prototypes and attributes; edited: the prototypes that are named by an edit;
+    held_attributes: what is held of the log-odds.
     spread: (m,), standard deviations over the training data, or None where nobody measured them. decoupling:
     what to drive instead of what is asked, None where just that is driven.
     """
@@ -45,6 +53,12 @@ class EditPlan:
     rounds: int
     trip: RoundTrip
     decoupling: Decoupling | None = None
+    held_attributes: Sequence[Target] = ()
+
+    @property
+    def names_held(self) -> list[str]:
+        """The names of the attributes that are held."""
+        return [target.attribute for target in self.held_attributes if target.attribute is not None]
 
     @property
     def num_row_steps(self) -> int:
@@ -62,6 +76,7 @@ def plan_edit(
     *,
     extrapolate: bool = False,
     preserve: Preserve = (),
+    preserve_attributes: Sequence[str] = (),
     steps: int = 20,
     rounds: int = 4,
     start: Start = "full",
@@ -71,15 +86,17 @@ def plan_edit(
     """Check an edit against the bundle. Raises PipelineError.
 
     preserve: prototypes whose activations are held where they are in the image, or where an edit of an
-    attribute puts them; "others": all that no edit names. start: the noisiest timestep that the image is
-    taken back to; "full" is T - 1, "auto" where the edited prototypes, or those that carry an edited
-    attribute, emerge. decouple: drive, from the first round on, what is held (without `preserve`, all others)
-    against the measured effects of the edit.
+    attribute puts them; "others": all that no edit names. preserve_attributes: names of those whose log-odds
+    are held where they are in the image, in what an edit of an attribute asks and by the corrections. start:
+    the noisiest timestep that the image is taken back to; "full" is T - 1, "auto" where the edited
+    prototypes, or those that carry an edited attribute, emerge. decouple: drive, from the first round on,
+    what is held (without `preserve`, all others) against the measured effects of the edit.
     """
     targets = targets_of(bundle, edits)
     edited = edited_prototypes(targets)
     held = _held(bundle, edited, preserve)
-    if held and rounds < 2:
+    targets, held_attributes = _with_held_attributes(bundle, targets, preserve_attributes)
+    if (held or held_attributes) and rounds < 2:
         raise PipelineError(
             f"preserve needs rounds of at least 2, not {rounds}: "
             "what else an edit changes is only seen, and taken back, after the first"
@@ -89,7 +106,18 @@ def plan_edit(
         start = level_reaching(schedule, steps, _emergence(bundle, targets), inversion)
     trip = round_trip(schedule, steps, start=None if start == "full" else start, inversion=inversion)
     decoupling = decoupling_of(bundle, targets, held) if decouple else None
-    return EditPlan(edits, extrapolate, targets, edited, held, _spread(bundle), rounds, trip, decoupling)
+    return EditPlan(
+        edits=edits,
+        extrapolate=extrapolate,
+        targets=targets,
+        edited=edited,
+        held=held,
+        spread=_spread(bundle),
+        rounds=rounds,
+        trip=trip,
+        decoupling=decoupling,
+        held_attributes=held_attributes,
+    )
 
 
 def targets_of(bundle: Bundle, edits: Sequence[Edit]) -> list[Target]:
@@ -171,6 +199,27 @@ def _held(bundle: Bundle, edited: Sequence[int], preserve: Preserve) -> list[int
     if both:
         raise PipelineError(f"prototypes {both} are both edited and to be preserved")
     return sorted(held)
+
+
+def _with_held_attributes(
+    bundle: Bundle, targets: Sequence[Target], names: Sequence[str]
+) -> tuple[list[Target], list[Target]]:
+    """The targets, and those of the attributes `names`; each direction leaves all other attributes."""
+    if not names:
+        return list(targets), []
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise PipelineError(f"preserve_attributes names some more than once: {', '.join(repeated)}")
+    moved = [target.attribute for target in targets if target.attribute is not None]
+    both = sorted(set(names) & set(moved))
+    if both:
+        raise PipelineError(f"attributes are both edited and to be preserved: {', '.join(both)}")
+    joint = joint_attribute_targets(bundle, moved, names)
+    found = {target.attribute: target for target in joint}
+    return (
+        [target if target.attribute is None else found[target.attribute] for target in targets],
+        joint[len(moved) :],
+    )
 
 
 def _emergence(bundle: Bundle, targets: Sequence[Target]) -> int:

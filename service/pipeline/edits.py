@@ -114,27 +114,47 @@ def prototype_target(bundle: Bundle, j: int) -> Target:
 
 
 def attribute_target(bundle: Bundle, name: str) -> Target:
-    """The log-odds of an attribute by its linear probe, moved as `model.attributes.Attributes.direction`."""
+    """The log-odds of an attribute by its linear probe, moved as `model.attributes.Attributes.directions`."""
+    return joint_attribute_targets(bundle, [name])[0]
+
+
+def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence[str] = ()) -> list[Target]:
+    """Of the attributes that are moved and held; each one's `direction` leaves all the others.
+
+    Raises UnknownAttributeError, and PipelineError for a bundle without labels.
+    """
     attributes = attributes_of(bundle, "an edit of an attribute")
     statistics = statistics_of(bundle, "an edit of an attribute")
-    if name not in attributes.names:
-        known = ", ".join(attributes.names)
-        raise UnknownAttributeError(f"there is no attribute {name[:100]!r}: this model knows {known}")
-    k = attributes.names.index(name)
-    readout, offset = attributes.readout(k, statistics)
-    direction = attributes.direction(k, statistics)
-    deviations = np.abs(direction) / statistics.spread
-    return Target(
-        prototype=None,
-        attribute=name,
-        readout=readout,
-        offset=offset,
-        direction=direction,
-        low=float(attributes.probe_low[k]),
-        high=float(attributes.probe_high[k]),
-        unit=float(attributes.logit_spread(statistics)[k]),
-        prototypes=tuple(np.flatnonzero(deviations >= CARRIES * deviations.max()).tolist()),
-    )
+    indices = [attribute_index(bundle, name) for name in (*moved, *held)]
+    directions = attributes.directions(indices[: len(moved)], statistics, indices[len(moved) :])
+    targets = []
+    for k, direction in zip(indices, directions.T, strict=True):
+        readout, offset = attributes.readout(k, statistics)
+        deviations = np.abs(direction) / statistics.spread
+        strongest = np.argsort(-deviations, kind="stable").tolist()
+        target = Target(
+            prototype=None,
+            attribute=attributes.names[k],
+            readout=readout,
+            offset=offset,
+            direction=direction,
+            low=float(attributes.probe_low[k]),
+            high=float(attributes.probe_high[k]),
+            unit=float(attributes.logit_spread(statistics)[k]),
+            prototypes=tuple(j for j in strongest if deviations[j] >= CARRIES * deviations.max()),
+        )
+        targets.append(target)
+    return targets
+
+
+def attribute_index(bundle: Bundle, name: str) -> int:
+    """Raises UnknownAttributeError, and PipelineError for a bundle without labels."""
+    names = attributes_of(bundle, "an edit of an attribute").names
+    if name not in names:
+        raise UnknownAttributeError(
+            f"there is no attribute {name[:100]!r}: this model knows {', '.join(names)}"
+        )
+    return names.index(name)
 
 
 def prototype_index(bundle: Bundle, prototype: int | str) -> int:
@@ -177,14 +197,20 @@ def attribute_targets(bundle: Bundle, names: Sequence[str]) -> list[Target]:
 
 
 def apply_edits(
-    bundle: Bundle, activations: Float32, edits: Sequence[Edit], *, extrapolate: bool
+    bundle: Bundle,
+    activations: Float32,
+    edits: Sequence[Edit],
+    *,
+    extrapolate: bool,
+    held_attributes: Sequence[str] = (),
 ) -> tuple[Float32, list[Clamping]]:
     """activations (..., m) with edits applied in order, and what had to be clamped.
 
     What is edited stays within the training data's 0.01 … 0.99 quantiles, and so do the activations that an
     attribute moves, unless they were outside. With `extrapolate`, and in a bundle without statistics, only
-    what an activation can be at all, 0 … 9.21, bounds them. Raises PipelineError for `max` and `min` without
-    statistics, and what `target_of` raises.
+    what an activation can be at all, 0 … 9.21, bounds them. An edit of an attribute moves `held_attributes`
+    as little as it can. Raises PipelineError for `max` and `min` without statistics, and what `target_of`
+    raises.
     """
     edited = activations.copy()
     clampings = []
@@ -198,7 +224,7 @@ def apply_edits(
         else:
             low, high = (-np.inf, np.inf) if extrapolate else (target.low, target.high)
             edited = _with_log_odds(
-                bundle, target, edited, np.clip(requested, low, high), extrapolate=extrapolate
+                bundle, target, edited, np.clip(requested, low, high), held_attributes, extrapolate
             )
             reached = target.value(edited)
             is_reached = np.abs(reached - requested) <= ATTRIBUTE_TOLERANCE * target.unit
@@ -213,7 +239,7 @@ def apply_edits(
 
 
 def _with_log_odds(
-    bundle: Bundle, target: Target, s: Float32, value: Float64, *, extrapolate: bool
+    bundle: Bundle, target: Target, s: Float32, value: Float64, held: Sequence[str], extrapolate: bool
 ) -> Float32:
     """s (..., m) with the log-odds of the target's attribute at `value` (...), as far as bounds let them."""
     assert target.attribute is not None  # of a prototype there are none
@@ -221,7 +247,8 @@ def _with_log_odds(
     statistics = statistics_of(bundle, "an edit of an attribute")
     largest = np.full(s.shape[-1], LARGEST_ACTIVATION, np.float32)
     within = (np.zeros_like(largest), largest) if extrapolate else None
-    return attributes.moved(s, attributes.names.index(target.attribute), value, statistics, within)
+    others = [attribute_index(bundle, name) for name in held]
+    return attributes.moved(s, attribute_index(bundle, target.attribute), value, statistics, within, others)
 
 
 class EditLoop:
@@ -229,12 +256,12 @@ class EditLoop:
 
     The denoiser follows an edit only in part, because the rest of s and x_T pull it back, and it changes
     other entries along. After each round the shortfall of every target, along its direction, and HELD_GAIN
-    of that of every held entry, is added to what the denoiser is given, within 0 … 9.21. Kept is the round
-    with the least sum of shortfalls of targets and HELD_WEIGHT times the mean of held entries, in units of
-    their deviations.
+    of that of everything that is held, is added to what the denoiser is given, within 0 … 9.21. Kept is the
+    round with the least sum of shortfalls of targets and HELD_WEIGHT times the mean of what is held, in units
+    of their deviations.
 
     asked, spread (deviations) and `driven`, which the first round is given (None: what is asked), are (m,);
-    held are indices; held entries are asked to be what they are in `asked`.
+    held are indices, asked to be what they are in `asked`; held_attributes what they are in `before` (m,).
     """
 
     def __init__(
@@ -244,11 +271,15 @@ class EditLoop:
         held: Sequence[int] = (),
         spread: Float32 | None = None,
         driven: Float32 | None = None,
+        *,
+        before: Float32 | None = None,
+        held_attributes: Sequence[Target] = (),
     ) -> None:
         self.asked = asked
         self.driven = (asked if driven is None else driven).copy()
         self.best_round = -1
-        self._targets, self._held = list(targets), list(held)
+        self._targets, self._held, self._held_attributes = list(targets), list(held), list(held_attributes)
+        self._before = asked if before is None else before
         self._spread = np.ones_like(asked) if spread is None else spread
         self._best = np.inf
         self._round = -1
@@ -260,21 +291,33 @@ class EditLoop:
         """
         self._round += 1
         shortfall = self.asked - achieved  # (m,)
-        missed = [float(target.value(self.asked) - target.value(achieved)) for target in self._targets]
+        missed = [_missed(target, self.asked, achieved) for target in self._targets]
+        drift = [_missed(target, self._before, achieved) for target in self._held_attributes]
         cost = sum(abs(miss) / target.unit for miss, target in zip(missed, self._targets, strict=True))
-        if self._held:
-            cost += HELD_WEIGHT * float((np.abs(shortfall) / self._spread)[self._held].mean())
+        for deviations in (
+            (np.abs(shortfall) / self._spread)[self._held],
+            [abs(miss) / target.unit for miss, target in zip(drift, self._held_attributes, strict=True)],
+        ):
+            if len(deviations):
+                cost += HELD_WEIGHT * float(np.mean(deviations))
         if cost < self._best:
             self._best, self.best_round = cost, self._round
-        near = [abs(miss) <= _tolerance(target) for miss, target in zip(missed, self._targets, strict=True)]
-        if all(near) and not np.any(np.abs(shortfall[self._held]) > EDIT_TOLERANCE):
+        everything = zip([*missed, *drift], [*self._targets, *self._held_attributes], strict=True)
+        near = all(abs(miss) <= _tolerance(target) for miss, target in everything)
+        if near and not np.any(np.abs(shortfall[self._held]) > EDIT_TOLERANCE):
             return False
         change = np.zeros(len(self.asked))
         for target, miss in zip(self._targets, missed, strict=True):
             change += miss * target.direction
+        for target, miss in zip(self._held_attributes, drift, strict=True):
+            change += HELD_GAIN * miss * target.direction
         change[self._held] += HELD_GAIN * shortfall[self._held]
         self.driven = np.clip(self.driven + change, 0.0, LARGEST_ACTIVATION).astype(np.float32)
         return True
+
+
+def _missed(target: Target, wanted: Float32, achieved: Float32) -> float:
+    return float(target.value(wanted) - target.value(achieved))
 
 
 def _tolerance(target: Target) -> float:

@@ -226,7 +226,11 @@ class Pipeline:
         trip = plan.trip
         source = (await self.encode([pixels]))[0]
         asked, clamped = apply_edits(
-            self.bundle, source.activations, plan.edits, extrapolate=plan.extrapolate
+            self.bundle,
+            source.activations,
+            plan.edits,
+            extrapolate=plan.extrapolate,
+            held_attributes=plan.names_held,
         )
         listener = _listener(feed, Stage.INVERT, len(trip.there))
         start = await self._images.invert_along(trip, source, listener, deadline, len(trip.back))
@@ -248,7 +252,15 @@ class Pipeline:
         if plan.decoupling is not None:
             first = plan.decoupling.driven(source.activations, asked, largest=LARGEST_ACTIVATION)
         both, encoded, timing = await regenerated(first, source.activations, stage=Stage.GENERATE)
-        loop = EditLoop(asked, plan.targets, plan.held, plan.spread, first)
+        loop = EditLoop(
+            asked,
+            plan.targets,
+            plan.held,
+            plan.spread,
+            first,
+            before=source.activations,
+            held_attributes=plan.held_attributes,
+        )
         tries = [(both[0], loop.driven, encoded[0])]
         while loop.observe(tries[-1][2]) and len(tries) < plan.rounds:
             driven = loop.driven

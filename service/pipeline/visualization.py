@@ -26,8 +26,8 @@ MAX_KEPT_BYTES = 2**28
 class Visualization:
     """One prototype set to `target` in n sources: its activations (n,) before and, re-encoded, after.
 
-    best: the source in which it became strongest; enhanced, patch and box are of that one; samples: all
-    enhanced pictures (n, C, H, W), where they were to be kept.
+    best: the source in which it rose most; enhanced, patch and box are of that one; samples: all enhanced
+    pictures (n, C, H, W), where they were to be kept.
     """
 
     prototype: int
@@ -40,6 +40,11 @@ class Visualization:
     patch: Pixels
     box: Box
     samples: Pixels | None
+
+    @property
+    def rise(self) -> float:
+        """The largest of all; at most 0 where it rose in none, and then `best` is where it fell least."""
+        return float(self.after[self.best] - self.before[self.best])
 
     @property
     def num_raised(self) -> int:
@@ -60,8 +65,11 @@ async def visualize(
     """The meaning of each of `prototypes` (indices), by the paper's four steps.
 
     Find its largest activation on test images (and the sources, which are all there is in a bundle without
-    pictures); set it on every source, x_T kept; regenerate and encode; keep the result in which it is
-    strongest, and cut out the patch that matches best. Raises PipelineError and EngineError.
+    pictures); set it on every source, x_T kept; regenerate and encode; keep the result in which it rose most,
+    and cut out the patch that matches best. Raises PipelineError and EngineError.
+
+    The paper keeps the result in which it is strongest. That is often a source that had nearly all of it
+    before, in which it may even fall: such a pair of pictures shows nothing of what the prototype does.
     """
     num_bytes = len(prototypes) * sum(source.nbytes for source in sources)
     if keeps_samples and num_bytes > MAX_KEPT_BYTES:
@@ -77,17 +85,17 @@ async def visualize(
         asked = starts.activations.copy()
         asked[:, j] = largest[j]
         pixels, encoded = await pipeline.regenerate(starts, asked, deadline, feed=feed, prototype=j)
-        after = encoded.activations[:, j]
-        best = int(after.argmax())
+        before, after = starts.activations[:, j], encoded.activations[:, j]
+        best = int((after - before).argmax())
         box = pipeline.best_box(j, encoded.similarity_maps[best, j])
         return Visualization(
             prototype=j,
             target=float(largest[j]),
-            before=starts.activations[:, j],
+            before=before,
             after=after,
             best=best,
             source=sources[best],
-            enhanced=pixels[best],
+            enhanced=pixels[best].copy(),  # or it would keep all the others in memory
             patch=crop(pixels[best], box),
             box=box,
             samples=pixels if keeps_samples else None,

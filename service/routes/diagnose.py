@@ -11,10 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.bundle import Bundle
-from model.couplings import Effects
+from model.couplings import FAMILYWISE_ERROR, Effects
 from model.transforms import Pixels, crop
 from service.images import encode_png, to_base64
-from service.pipeline.diagnosis import AttributeEffects, Coupling, Diagnosis, diagnose
+from service.pipeline.diagnosis import (
+    MOSTLY_ASKED,
+    SHARED_PATCH,
+    STRONG_CORRELATION,
+    AttributeEffects,
+    Coupling,
+    Diagnosis,
+    diagnose,
+)
 from service.pipeline.edits import Edit
 from service.pipeline.experiment import Experiment, Intervention
 from service.pipeline.pipeline import Pipeline
@@ -33,6 +41,7 @@ from service.routes.schemas import (
     EditModel,
     EffectsModel,
     InterventionModel,
+    ThresholdsModel,
 )
 from service.settings import Settings
 
@@ -40,6 +49,13 @@ DEFAULT_NUM_SAMPLES = 32
 """Half of them leave most couplings undetected: an effect must stand out from all others that are tested."""
 NOTABLE_LEAKAGE = 0.1
 """What changes by less of what was meant to change is hardly seen."""
+THRESHOLDS = ThresholdsModel(
+    p=FAMILYWISE_ERROR,
+    leakage=NOTABLE_LEAKAGE,
+    data_correlation=STRONG_CORRELATION,
+    overlap=round(SHARED_PATCH, 6),
+    asked=MOSTLY_ASKED,
+)
 PAGE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 )
@@ -144,7 +160,7 @@ def _response(
         ],
         effects=_effects(effects, diagnosis.data_correlation, diagnosis.asked),
         overlap=_known_rows(diagnosis.overlap),
-        num_pairs=int((~np.isnan(effects.p)).sum()),
+        num_pairs=_num_tested(effects),
         num_established=int(effects.is_established.sum()),
         num_leaking=int((effects.is_established & leaks).sum()),
         agreement_with_data=None if agreement is None else round(agreement, 6),
@@ -167,6 +183,7 @@ def _response(
         attributes=None
         if diagnosis.attributes is None
         else _attributes(diagnosis, diagnosis.attributes, bundle),
+        thresholds=THRESHOLDS,
         clamped=clamped(diagnosis.clamped),
         total_s=round(seconds, 6),
     )
@@ -176,6 +193,7 @@ def _attributes(diagnosis: Diagnosis, attributes: AttributeEffects, bundle: Bund
     return AttributesDiagnosis(
         names=list(attributes.names),
         effects=_effects(attributes.effects, attributes.data_correlation, attributes.asked),
+        num_pairs=_num_tested(attributes.effects),
         num_established=int(attributes.effects.is_established.sum()),
         couplings=[
             _coupling(
@@ -209,6 +227,7 @@ def _intervention(
         effect=effect,
         low=low,
         high=high,
+        asked=_number(diagnosis.own_asked[i]),
         responds=not np.isnan(effects.leakage.value[i, own]),
     )
 
@@ -221,6 +240,10 @@ def _edit(edit: Edit) -> EditModel:
     return EditModel(**vars(edit))
 
 
+def _num_tested(effects: Effects) -> int:
+    return int((~np.isnan(effects.p)).sum())
+
+
 def _effects(effects: Effects, data_correlation: np.ndarray, asked: np.ndarray) -> EffectsModel:
     return EffectsModel(
         effect=numbers(effects.effect.value),
@@ -230,6 +253,7 @@ def _effects(effects: Effects, data_correlation: np.ndarray, asked: np.ndarray) 
         leakage=_known_rows(effects.leakage.value),
         data_correlation=numbers(data_correlation),
         asked=_known_rows(asked),
+        beyond=numbers(effects.beyond.value),
     )
 
 
@@ -248,6 +272,7 @@ def _coupling(
     at, example = (coupling.intervention, coupling.affected), coupling.example
     intervention = diagnosis.interventions[coupling.intervention]
     effect, low, high = (_number(part[at]) for part in vars(effects.effect).values())
+    beyond, beyond_low, beyond_high = (_number(part[at]) for part in vars(effects.beyond).values())
     leakage, leakage_low, leakage_high = (_known(part[at]) for part in vars(effects.leakage).values())
     return CouplingModel(
         intervention=coupling.intervention,
@@ -268,6 +293,10 @@ def _coupling(
         overlap=overlap,
         auroc=auroc,
         asked=asked,
+        beyond=beyond,
+        beyond_low=beyond_low,
+        beyond_high=beyond_high,
+        finding=coupling.finding,
         explained_by=list(coupling.explained_by),
         sample=example.sample,
         before=to_base64(encode_png(example.before)),

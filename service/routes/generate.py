@@ -8,9 +8,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from model.bundle import Bundle
 from service.images import encode_png, grid_png, to_base64
 from service.pipeline.editing import EditedImage, plan_edit
 from service.pipeline.edits import Target
+from service.pipeline.other_attributes import other_attributes
 from service.pipeline.pipeline import Generation, Pipeline
 from service.problems import ProblemError
 from service.routes.answering import (
@@ -35,6 +37,7 @@ from service.routes.schemas import (
     GeneratedImageModel,
     GenerateRequestModel,
     GenerateResponse,
+    OtherAttribute,
     TraceModel,
 )
 from service.routes.trace import trace_fields
@@ -87,6 +90,7 @@ def generate_router(context: Context) -> APIRouter:
                 edits_from(body.edits),
                 extrapolate=body.extrapolate,
                 preserve=body.preserve,
+                preserve_attributes=body.preserve_attributes,
                 start=body.start,
                 steps=body.steps,
                 inversion=body.inversion,
@@ -148,7 +152,9 @@ def _edit_response(
             for target in edited.plan.targets
             if target.attribute is not None
         ],
+        other_attributes=_other_attributes(pipeline.bundle, edited),
         preserved=edited.plan.held,
+        preserved_attributes=edited.plan.names_held,
         leakage=None if edited.leakage is None else round(edited.leakage, 6),
         rounds=edited.rounds,
         start_timestep=edited.plan.trip.start_timestep,
@@ -156,6 +162,25 @@ def _edit_response(
         clamped=clamped(edited.clamped),
         timings=timings(edited.timing.queue_s, edited.timing.inference_s, time.perf_counter() - started),
     )
+
+
+def _other_attributes(bundle: Bundle, edited: EditedImage) -> list[OtherAttribute] | None:
+    found = other_attributes(bundle, edited)
+    if found is None:
+        return None
+    return [
+        OtherAttribute(
+            name=item.name,
+            before=round(item.before, 6),
+            asked=round(item.asked, 6),
+            achieved=round(item.achieved, 6),
+            reconstruction=round(item.reconstruction, 6),
+            change=round(item.change, 6),
+            asked_change=round(item.asked_change, 6),
+            is_notable=item.is_notable,
+        )
+        for item in found
+    ]
 
 
 def _log_odds(target: Target, edited: EditedImage) -> dict[str, float]:

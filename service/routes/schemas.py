@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.couplings import LEAST_SAMPLES
 from model.samplers import Sampler
-from service.pipeline.diagnosis import Explanation
+from service.pipeline.diagnosis import Explanation, Finding
 from service.pipeline.edits import Operation
 from service.pipeline.round_trip import Inversion
 
@@ -185,6 +185,14 @@ class EditRequest(SourceModel):
             "in the image; others: all that are not edited; needs rounds of 2 or more",
         ),
     ] = []
+    preserve_attributes: Annotated[
+        list[str],
+        Field(
+            max_length=1000,
+            description="names of attributes whose log-odds are held where they are in the image, in what an "
+            "edit of an attribute asks and by the corrections; needs rounds of 2 or more",
+        ),
+    ] = []
     decouple: Decouple = False
     start: Annotated[
         Literal["full", "auto"] | Timestep,
@@ -214,9 +222,7 @@ class VisualizeRequest(ModelRequest):
     num_samples: Annotated[int | None, Field(ge=1, le=4096, description="default 20")] = None
     steps: Steps = 20
     seed: Seed = 0
-    samples: Annotated[bool, Field(description="add the pictures of all sources, not of the best only")] = (
-        False
-    )
+    samples: Annotated[bool, Field(description="add the pictures of all sources")] = False
     preview_every: PreviewEvery = 0
 
 
@@ -419,14 +425,30 @@ class EditedAttribute(BaseModel):
     reconstruction: float
 
 
+class OtherAttribute(EditedAttribute):
+    """The same of an attribute that no edit names; `asked` is what s as it was asked for has of it.
+
+    change: from before to achieved, asked_change: of it, what the request itself carries (before to asked),
+    both in standard deviations of the log-odds over the training data; what goes beyond is the edit's side
+    effect. is_notable: achieved is at least 0.5 of them away from before, and from the reconstruction, in
+    which nothing was edited.
+    """
+
+    change: float
+    asked_change: float
+    is_notable: bool
+
+
 class EditResponse(BaseModel):
     """`start_timestep`: the noisiest level that the image was taken back to.
 
     network_calls: denoise steps of one image each, of the inversion (also where it was known from an earlier
-    request), the reconstruction, and every round. preserved: indices of the prototypes that were held.
+    request), the reconstruction, and every round. preserved: indices of the prototypes that were held;
+    preserved_attributes: names of the attributes that were.
     leakage: mean |achieved - asked| over the prototypes that no edit names, in standard deviations of each
     over the training data; null where all are edited, or the model came without data. Where no attribute is
     edited, what is asked of these is what was before. attributes: the log-odds of those that were edited.
+    other_attributes: of all others, the most changed first; null for a model without labels.
     """
 
     model: ModelInfo
@@ -435,7 +457,9 @@ class EditResponse(BaseModel):
     reconstruction: str
     activations: EditActivations
     attributes: list[EditedAttribute]
+    other_attributes: list[OtherAttribute] | None
     preserved: list[int]
+    preserved_attributes: list[str]
     leakage: float | None
     rounds: int
     start_timestep: int
@@ -456,9 +480,10 @@ class EnhancedSource(BaseModel):
 class VisualizedPrototype(BaseModel):
     """`target`: the activation that was set; before and after: the prototype's own activation, re-encoded.
 
-    source, enhanced, patch and box are of the source in which it became strongest, `source_index` of
-    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. samples:
-    one for each source, where they were asked for.
+    source, enhanced, patch and box are of the source in which it rose most, by `rise`: `source_index` of
+    num_sources. How consistent it is: raised, in how many of these it rose; means over all of them. Where
+    raised is 0, rise is 0 or less, and what is shown is the source in which it fell least. samples: one for
+    each source, where they were asked for.
     """
 
     prototype: int
@@ -470,6 +495,7 @@ class VisualizedPrototype(BaseModel):
     box: tuple[int, int, int, int]
     activation_before: float
     activation_after: float
+    rise: float
     source_index: int
     num_sources: int
     raised: int
@@ -601,7 +627,8 @@ class AttributeModel(BaseModel):
     """A label, told from all activations together by a linear probe whose log-odds can be edited.
 
     auroc: of the probe, on test images; low, high: 0.01 and 0.99 quantile of its log-odds over the training
-    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit.
+    images, the reach of edits without extrapolation; prototypes: those that carry most of such an edit, the
+    one that carries most first.
     """
 
     name: str
@@ -693,8 +720,9 @@ class InterventionModel(BaseModel):
     """One row of the effects, of a prototype or of an attribute: the other of the two is null. edit: null
     where it went from its 0.01 to its 0.99 quantile.
 
-    effect: the change of the prototype, or of the attribute's log-odds, itself; without `responds` it may be
-    none at all.
+    effect: the change of the prototype, or of the attribute's log-odds, itself, with its 95% bootstrap
+    interval, and asked: what was asked for, in the same unit; without `responds` the effect may be none at
+    all.
     """
 
     prototype: int | None
@@ -704,20 +732,23 @@ class InterventionModel(BaseModel):
     effect: float
     low: float
     high: float
+    asked: float
     responds: bool
 
 
 class EffectsModel(BaseModel):
     """[J][K], of J interventions on K prototypes or attributes, in standard deviations of the training data.
 
-    effect: mean over the samples, low … high its 95% bootstrap interval; p: of no effect, adjusted so that
-    among all of them together one is below 0.05 by chance in one diagnosis out of 20, null for what is
-    changed itself; leakage: effect over the change of that itself, null where it does not respond;
-    data_correlation: of the two over the training data.
+    effect: mean over the samples, low … high its 95% bootstrap interval, of each effect by itself; p: of no
+    effect, corrected for all pairs of this table: without any effect, one of them all is at most 0.05 in one
+    diagnosis out of 20; null for what is changed itself; leakage: beyond, over the change of what is changed
+    itself, null where that does not respond; data_correlation: of the two over the training data.
 
-    asked: where an attribute is changed, which asks something of every prototype, what the effect would be if
-    the picture showed just that; null where a prototype is changed. Prototypes were meant to do anything from
-    none to all of it: p and leakage are of their effect beyond. Of attributes they are of the whole effect.
+    asked: what the effect would be if the picture showed just what was asked for. The change of an attribute
+    asks something of every prototype, and they were meant to do anything from none to all of it: beyond is
+    how far the effect is outside of that, and what p and leakage are of; asked is null of a prototype and
+    another, where beyond is the effect. Of attributes the whole effect counts, as nobody wanted it; where a
+    prototype is changed, asked is what an attribute's probe reads in its own change.
     """
 
     effect: list[list[float]]
@@ -727,6 +758,7 @@ class EffectsModel(BaseModel):
     leakage: list[list[float | None]]
     data_correlation: list[list[float]]
     asked: list[list[float | None]]
+    beyond: list[list[float]]
 
 
 class CouplingModel(BaseModel):
@@ -735,11 +767,16 @@ class CouplingModel(BaseModel):
     intervention: the row; prototype or attribute: which is changed there, the other null, `box` where the
     prototype is in the sample; affected: what changes with it (the column), `affected_box` where it is;
     overlap: of those boxes, mean intersection over union over the samples; auroc: of the prototype's
-    activation alone as a sign of the attribute, null of two of one kind; asked: as in the effects;
-    is_established: p is at most 0.05; explained_by: `data` where the two correlate in the training data, by
-    at least 0.3 in the same direction, `overlap` where it is at least 1/3, `asked` where at least half of the
-    effect was asked for by the change of an attribute, but not of a prototype whose established effect goes
-    beyond that; with none, the model couples them by itself.
+    activation alone as a sign of the attribute, null of two of one kind; asked, beyond: as in the effects,
+    with a 95% bootstrap interval.
+
+    is_established: p is at most 0.05; finding: `established`, or `within_asked` where a prototype does no
+    more than was asked of it, so that p is 1, or else `chance`, from which it could not be told.
+
+    explained_by: what was seen beside the effect, which is no proof of its cause: `data` where the two
+    correlate in the training data, by at least 0.3 in the same direction, `overlap` where it is at least 1/3,
+    `asked` where at least half of the effect was asked for, but not of a prototype whose established effect
+    goes beyond that. `thresholds` of the response has these figures.
     """
 
     intervention: int
@@ -760,6 +797,10 @@ class CouplingModel(BaseModel):
     overlap: float | None
     auroc: float | None
     asked: float | None
+    beyond: float
+    beyond_low: float
+    beyond_high: float
+    finding: Finding
     explained_by: list[Explanation]
     sample: int
     before: str
@@ -769,22 +810,41 @@ class CouplingModel(BaseModel):
 
 
 class AttributesDiagnosis(BaseModel):
-    """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations."""
+    """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations.
+
+    num_pairs: all that were tested, for which p is corrected; num_established: of those.
+    """
 
     names: list[str]
     effects: EffectsModel
+    num_pairs: int
     num_established: int
     couplings: list[CouplingModel]
+
+
+class ThresholdsModel(BaseModel):
+    """From where on something is said of an effect.
+
+    p: at most, for established; leakage: at least, of either sign, for `num_leaking`; data_correlation, in
+    the direction of the effect, overlap, and asked, a share of the effect: at least, for `explained_by`.
+    """
+
+    p: float
+    leakage: float
+    data_correlation: float
+    overlap: float
+    asked: float
 
 
 class DiagnoseResponse(BaseModel):
     """`couplings` are the first in rank: established ones before others, then by the least effect that the
     interval leaves, beyond what was asked. The effects have a column for each prototype.
 
-    num_pairs: all that were tested; num_established: that are no chance; num_leaking: of those, whose leakage
-    is at least 0.1, of either sign; agreement_with_data: the correlation, over all pairs of prototypes, of
-    leakage and data_correlation, null where there are too few; overlap: as in a coupling, null where an
-    attribute is changed; attributes: null where the bundle has no labels.
+    num_pairs: all that were tested, for which p is corrected; num_established: that are no chance;
+    num_leaking: of those, whose leakage is at least 0.1, of either sign; agreement_with_data: the
+    correlation, over all pairs of prototypes, of leakage and data_correlation, null where there are too few;
+    overlap: as in a coupling, null where an attribute is changed; attributes: null where the bundle has no
+    labels.
     """
 
     model: ModelInfo
@@ -801,6 +861,7 @@ class DiagnoseResponse(BaseModel):
     agreement_with_data: float | None
     couplings: list[CouplingModel]
     attributes: AttributesDiagnosis | None
+    thresholds: ThresholdsModel
     clamped: list[ClampingModel]
     total_s: float
 

@@ -39,7 +39,7 @@ def visualize_router(context: Context) -> APIRouter:
         openapi_extra=body_of(VisualizeRequest, files=True),
     )
     async def post(request: Request) -> Response:
-        """What prototypes stand for: each enhanced in several images, and the clearest result.
+        """What prototypes stand for: each enhanced in several images, and the one in which it rose most.
 
         With `Accept: image/png`, one labelled picture: of each prototype its patch, the source, and the
         source enhanced.
@@ -99,6 +99,7 @@ def _described(bundle: Bundle, found: Visualization) -> VisualizedPrototype:
         activation_before=round(float(found.before[found.best]), 6),
         activation_after=round(float(found.after[found.best]), 6),
         source_index=found.best,
+        rise=round(found.rise, 6),
         num_sources=len(found.before),
         raised=found.num_raised,
         mean_before=round(float(found.before.mean()), 6),
@@ -131,7 +132,7 @@ def _picture(bundle: Bundle, found: Sequence[Visualization]) -> bytes:
         change = f"s {item.before[item.best]:.2f} to {item.after[item.best]:.2f}"
         lines = (
             f"{item.prototype}  {name or ''}".rstrip(),
-            f"{change}   rose in {item.num_raised} of {len(item.before)}",
+            f"{change}   rose in {item.num_raised or 'none'} of {len(item.before)}",
         )
         shown = (tile(item.patch, side), tile(item.source, side), tile(item.enhanced, side, item.box))
         cards.append(Card(lines, shown))

@@ -53,6 +53,49 @@ def test_log_odds_are_measured_in_their_own_spread_over_the_data() -> None:
     )
 
 
+def test_a_moved_attribute_takes_along_what_is_confused_with_it_unless_that_is_held() -> None:
+    rng = np.random.default_rng(0)
+    covariance = [[1.0, 0.6, 0.0], [0.6, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    s = rng.multivariate_normal([4.0, 4.0, 4.0], covariance, 20_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    probes = attributes(
+        auroc=np.full((3, 3), 0.5),
+        probe_weights=np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]),
+        probe_low=np.full(3, -9.0),
+    )
+    free = probes.directions([0], statistics)[:, 0]
+    holding, back = probes.directions([0], statistics, held=[1]).T
+    weights = probes.probe_weights / statistics.spread
+    assert weights[0] @ free == pytest.approx(weights[0] @ holding) == pytest.approx(1.0)
+    assert weights[1] @ free == pytest.approx(0.6, abs=0.02)  # the correlation of the two entries
+    assert 0.0 < weights[1] @ holding < 0.5
+    assert weights[0] @ back == pytest.approx(0.0, abs=1e-9)
+    assert 0.0 < weights[1] @ back < 1.0
+    given = np.full((1, 3), 4.0, np.float32)
+    before = probes.probe_logits(given, statistics)[0]
+    reached = [
+        probes.probe_logits(probes.moved(given, 0, np.array([2.0]), statistics, held=held), statistics)[0]
+        for held in ((), (1,))
+    ]
+    assert [logits[0] for logits in reached] == pytest.approx([2.0, 2.0], abs=0.01)
+    assert abs(reached[1][1] - before[1]) < 0.1 < abs(reached[0][1] - before[1])
+
+
+def test_two_attributes_that_are_moved_leave_each_other() -> None:
+    rng = np.random.default_rng(1)
+    s = rng.multivariate_normal([4.0, 4.0], [[1.0, 0.8], [0.8, 1.0]], 5_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    weights = attributes().probe_weights[:2] / statistics.spread
+    np.testing.assert_allclose(weights @ attributes().directions([0, 1], statistics), np.eye(2), atol=1e-9)
+
+
+def test_a_probe_that_says_nothing_has_no_direction() -> None:
+    statistics = ActivationStatistics.measure(np.array([[1.0, 10.0], [3.0, 30.0]], np.float32))
+    silent = attributes(probe_weights=np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    assert not silent.directions([0], statistics).any()
+    assert not silent.directions([1], statistics, held=[0])[:, 1].any()
+
+
 def test_others_take_over_what_an_activation_at_its_bound_leaves() -> None:
     rng = np.random.default_rng(0)
     s = rng.multivariate_normal([3.0, 5.0], [[1.0, 0.7], [0.7, 1.0]], 20_000).astype(np.float32)

@@ -199,6 +199,20 @@ def test_only_what_goes_beyond_what_was_asked_counts(mean: float, asked: float, 
     assert beyond != 0.0 or effects.p[0, 0] == 1.0
 
 
+def test_what_does_not_go_beyond_the_request_ranks_last_and_by_its_effect() -> None:
+    rng = np.random.default_rng(0)
+    means, asked = np.array([0.3, 0.9, 2.0, 0.6]), np.array([1.0, 1.0, 1.0, 3.0])
+    differences = (means + np.stack([centred(rng.normal(0, 0.1, 12)) for _ in means], axis=1))[None]
+    found = measure_effects(
+        differences,
+        np.full((1, 12), 4.0),
+        np.ones((1, 4), bool),
+        seed=0,
+        asked=np.broadcast_to(asked, differences.shape),
+    )
+    assert found.ranked() == [(0, 2), (0, 1), (0, 3), (0, 0)]
+
+
 def test_a_model_that_does_just_what_is_asked_seldom_goes_beyond() -> None:
     """At most 1 of 20 families of 20 names one; 9 of these 60 would be seen with a probability below 0.5%."""
     rng = np.random.default_rng(0)

@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI, Request
 from PIL import Image
 
 from model.bundle import Bundle
@@ -169,18 +173,73 @@ def test_run_that_made_an_edit_is_traced(
     assert_same(traced["previews"][-1]["image"], edited["image"])
 
 
+@pytest.mark.parametrize("where", [["--bundle", str(SHIPPED_BUNDLE)], ["--url"]], ids=["here", "by url"])
+def test_an_edited_attribute_has_a_row_and_so_has_what_changed_along(
+    where: list[str], folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = [*where, *([real_url] if where == ["--url"] else []), "--steps", "10", "-o", str(folder / "out.png")]
+    assert main(["edit", str(folder / "a.png"), "-e", "@Bag=max", "-e", "21=+0.5", "-q", *at]) == 0
+    header, *rows = (re.split(r"  +", line) for line in capsys.readouterr().out.strip().splitlines())
+    assert header == ["file", "changed", "how", "before", "asked", "achieved", "written"]
+    assert [row[1:3] for row in rows[:2]] == [["@Bag", "edited"], ["21", "edited"]]
+    assert float(rows[0][5]) > float(rows[0][3])
+    along = rows[2:]
+    assert along
+    assert all(row[1].startswith("@") and row[2] == "changed along" for row in along)
+
+
+def test_a_named_prototype_has_its_row(
+    tmp_path: Path, settings: Settings, reference_pngs: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(reference_pngs[0])
+    with serving(replace(settings, state_dir=tmp_path), fake_runner) as url, Client(url) as client:
+        client.rename(21, "handle")
+        file, out = str(tmp_path / "a.png"), str(tmp_path / "out.png")
+        assert main(["edit", file, "-e", "handle=max", "--steps", "2", "-o", out, "--url", url]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.strip().splitlines()]
+    assert [row[1:3] for row in rows[1:] if row[2] != "changed"] == [["21", "edited"]]
+
+
+def test_visualize_says_in_how_many_pictures_a_prototype_rose(
+    tmp_path: Path, fake_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (32, 32)).save(tmp_path / "black.png")
+    given = ["--image", str(tmp_path / "black.png"), "--steps", "1", "-o", str(tmp_path / "shown")]
+    assert main(["visualize", "3", *given, "--url", fake_url]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert (header.split()[-2:], row.split()[-3:]) == (["rose", "in"], ["none", "of", "1"])
+
+
 def test_what_an_attribute_does_to_others_comes_first(
     real_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ["--num-samples", "6", "--steps", "1", "--num-couplings", "2", "-q", "--url", real_url]
     assert main(["diagnose", "--attribute", "Bag", *few]) == 0
     output = capsys.readouterr()
-    header, *rows = output.out.strip().splitlines()
-    assert "effects on attributes are no chance" in output.err
-    assert header.split()[-1] == "asked"
-    assert len(rows) == 4
-    assert all(row.startswith("@Bag") for row in rows)
-    assert [row.split("@Bag")[1].lstrip().startswith("@") for row in rows] == [True, True, False, False]
+    header, *rows = [line for line in output.out.splitlines() if line]
+    assert "effects on attributes are established" in output.err
+    assert header.split()[:5] == ["changed", "how", "asked", "own", "effect"]
+    own, columns, *couplings = rows
+    assert own.split()[:2] == ["@Bag", "0.01"]
+    assert [name for name in ("asked", "beyond", "finding") if name not in columns.split()] == []
+    assert len(couplings) == 4
+    assert all(row.startswith("@Bag") for row in couplings)
+    assert [row.split("@Bag")[1].lstrip().startswith("@") for row in couplings] == [True, True, False, False]
+    assert "leakage:" not in output.err  # quiet
+
+
+def test_a_diagnosis_says_what_its_figures_are(real_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--num-samples", "6", "--steps", "1", "--url", real_url]
+    assert main(["diagnose", "--attribute", "Bag", "-p", "3", *few]) == 0
+    told = capsys.readouterr().err
+    for definition in (
+        "95% bootstrap interval over 6 samples",
+        "corrected for all 59 pairs with prototypes, and for all 19 with attributes",
+        "as a share of the own effect",
+        "within what was asked, p is 1",
+        "proves no cause",
+    ):
+        assert definition in told
 
 
 @pytest.mark.parametrize(
@@ -190,12 +249,16 @@ def test_what_an_attribute_does_to_others_comes_first(
         (["encode", "nowhere/*.png"], 2, "there is no file nowhere/*.png"),
         (["generate", "-e", "21"], 2, "'21' is not PROTOTYPE=CHANGE"),
         (["generate", "-e", "21=more"], 2, "'more' is not max, min"),
+        (["generate", "-e", "21=nan"], 2, "'nan' is not max, min"),
+        (["generate", "-e", "@=max"], 2, "'@=max' is not PROTOTYPE=CHANGE"),
+        (["extrapolate", "3", "--values", "1,inf"], 2, "'1,inf' is not numbers"),
         (["models", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
         (["models", "--bundle", "."], 2, "manifest.json"),
         (["models", "--url", "http://127.0.0.1:9", "--timeout", "1"], 3, "ConnectError"),
         (["serve", "--port", "many"], 2, "PATRONUS_PORT must be a whole number, not 'many'"),
         (["paint"], 2, "No such command 'paint'"),
         (["bench", "--bundle", ".", "--url", "http://127.0.0.1:9"], 2, "not both"),
+        (["bench", "--image", str(ROOT / "README.md")], 2, "--image is for --endpoint encode"),
         (["models", "--url", "127.0.0.1:8000"], 2, "no address of a service, such as http://"),
         (["generate", "-o", "grid.gif"], 2, "grid.gif must be a .png, a .json or a folder"),
         (["encode", ".", "-o", "all.txt"], 2, "all.txt must be a .json or a .csv"),
@@ -256,20 +319,6 @@ def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str
     for shell in completion.params[0].type.choices:  # type: ignore[attr-defined]
         assert main(["completion", shell]) == 0
         assert "_PATRONUS_COMPLETE" in capsys.readouterr().out
-
-
-def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
-    (tmp_path / "patronus").write_text(f'#!/bin/sh\nexec {sys.executable} -m service.cli "$@"\n')
-    (tmp_path / "patronus").chmod(0o755)
-    script = """
-        eval "$(patronus completion bash)"
-        COMP_WORDS=(patronus gener) COMP_CWORD=1
-        _patronus_completion patronus
-        echo "${COMPREPLY[@]}"
-    """
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "generate\n"), done.stderr
 
 
 def test_serve_takes_its_settings_from_options_before_the_environment() -> None:
@@ -338,6 +387,40 @@ def test_progress_is_for_terminals_and_is_wiped() -> None:
         line.follow(Progress("correct", 0, 1, 4))
         assert "correct [#######-" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")
+
+
+def test_activations_that_json_does_not_have_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "s.json").write_text("[0.5, NaN]")
+    assert main(["generate", "--activations", str(tmp_path / "s.json")]) == 2
+    assert "is no JSON: it has no NaN" in capsys.readouterr().err
+
+
+def test_two_images_that_would_become_one_file_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "deeper" / "a.png").write_bytes((folder / "b.png").read_bytes())
+    assert main(["locate", str(folder), "-o", str(folder / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{folder / 'a.png'} and {folder / 'deeper' / 'a.png'} would both become" in said
+
+
+def test_in_process_who_interrupts_a_request_leaves_it() -> None:
+    app = FastAPI()
+    who_waits, has_left = threading.get_ident(), threading.Event()
+
+    @app.get("/")
+    async def wait(request: Request) -> None:
+        signal.pthread_kill(who_waits, signal.SIGINT)
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_left.set()
+
+    with in_process(app) as transport, httpx.Client(transport=transport) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.get(LOCAL_URL)
+        assert has_left.is_set()
 
 
 def test_in_process_a_stream_is_live_and_leaving_it_stops_the_work(settings: Settings) -> None:

@@ -69,8 +69,8 @@ def test_a_name_given_on_the_command_line_holds_at_the_service(
     folder: Path, own_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at = ["--url", own_url]
-    assert main(["prototypes", "--name", "3=sleeve", "--name", "4=v neck", *at]) == 0
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["sleeve", "v"]
+    assert main(["prototypes", "21", "--name", "3=sleeve", "--name", "4=v neck", *at]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["sleeve", "v", "-"]
     assert main(["prototypes", "sleeve", "--json", *at]) == 0
     [shown] = json.loads(capsys.readouterr().out)["prototypes"]
     assert (shown["prototype"]["index"], shown["prototype"]["name"]) == (3, "sleeve")

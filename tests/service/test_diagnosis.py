@@ -165,6 +165,8 @@ def test_the_planted_coupling_is_found_and_nothing_else() -> None:
     statistics = bundle_of().statistics
     assert statistics is not None
     np.testing.assert_allclose(own, (statistics.high - statistics.low) / statistics.std, rtol=0.1)
+    np.testing.assert_allclose(diagnosis.own_asked, (statistics.high - statistics.low) / statistics.std)
+    assert [item.finding for item in diagnosis.couplings] == ["established"] + 4 * ["chance"]
 
 
 def test_without_couplings_few_diagnoses_name_any() -> None:
@@ -269,6 +271,11 @@ def test_effects_on_attributes_come_from_what_the_prototypes_do() -> None:
     assert found.data_correlation[0, 0] == pytest.approx(0.8, abs=0.05)
     assert all(item.example.affected_box is None for item in found.couplings)
     assert run(World({}), bundle_of()).attributes is None
+    seen = {(item.intervention, item.affected): item.explained_by for item in found.couplings}
+    assert found.asked[1, 0] == pytest.approx(effect[1, 0])  # the probe reads prototype 1 alone
+    assert found.asked[0, 0] == 0.0  # and does not read prototype 0
+    assert "asked" in seen[1, 0]
+    assert seen[0, 0] == ("data",)
 
 
 def labelled(bundle: Bundle, **read_off: int) -> Bundle:
@@ -324,10 +331,18 @@ def test_what_an_attribute_asks_of_prototypes_is_no_coupling_but_of_attributes_i
     assert diagnosis.asked[0, 1] > 2.0
     assert 1.0 < diagnosis.effects.effect.value[0, 1] < diagnosis.asked[0, 1]
     assert diagnosis.effects.p[0, 1] == 1.0
+    findings = {item.affected: item.finding for item in diagnosis.couplings}
+    assert findings == {
+        0: "within_asked",
+        **dict.fromkeys(range(2, 6), "chance"),
+    }  # 5 are shown, and 1 is last
+    assert abs(diagnosis.effects.beyond.value[0, 0]) < 1e-9
+    np.testing.assert_allclose(diagnosis.own_asked, [4.0], atol=0.15)
     found = diagnosis.attributes
     assert found is not None
     assert np.argwhere(found.effects.is_established).tolist() == [[0, 1]]
     assert found.couplings[0].explained_by == ("data", "asked")
+    assert found.couplings[0].finding == "established"  # though asked for: nobody wanted it
     assert found.data_correlation[0].tolist() == pytest.approx([1.0, 0.8, 0.0], abs=0.05)
     assert found.asked[0, 1] == pytest.approx(diagnosis.asked[0, 1])
 

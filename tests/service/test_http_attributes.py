@@ -50,6 +50,23 @@ def test_an_edited_attribute_comes_nearer_to_what_was_asked(
     assert answer["activations"]["asked"] != answer["activations"]["before"]
 
 
+@pytest.mark.parametrize("edit", [BAG, {"prototype": 21, "op": "max"}])
+def test_an_edit_says_what_it_did_to_every_other_attribute(
+    real: httpx.Client, bundle: Bundle, image: str, edit: dict[str, Any]
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [edit], "steps": 10}).json()
+    assert bundle.attributes is not None
+    others = answer["other_attributes"]
+    edited = {attribute["name"] for attribute in answer["attributes"]}
+    assert {other["name"] for other in others} == set(bundle.attributes.names) - edited
+    for other in others:
+        for moment in ("before", "asked", "achieved", "reconstruction"):
+            expected = log_odds(bundle, answer["activations"][moment], other["name"])
+            assert other[moment] == pytest.approx(expected, abs=0.01)
+    assert any(other["is_notable"] for other in others)
+    assert all(abs(other["change"]) >= 0.5 for other in others if other["is_notable"])
+
+
 def test_prototypes_that_an_attribute_moves_are_held_where_it_puts_them(
     real: httpx.Client, image: str
 ) -> None:
@@ -59,6 +76,51 @@ def test_prototypes_that_an_attribute_moves_are_held_where_it_puts_them(
     asked, achieved = (np.array(answer["activations"][name]) for name in ("asked", "achieved"))
     assert answer["leakage"] > 0.0
     assert np.abs(asked - achieved).mean() > 0.0
+
+
+def test_held_attributes_move_less(real: httpx.Client, bundle: Bundle, image: str) -> None:
+    held = ["Trouser", "Sneaker"]
+    body = {"image": image, "edits": [BAG], "steps": 10, "rounds": 2}
+    answers = [
+        real.post("/edit", json={**body, **more}).json() for more in ({}, {"preserve_attributes": held})
+    ]
+    assert [answer["preserved_attributes"] for answer in answers] == [[], held]
+    drifts = [
+        sum(
+            abs(
+                log_odds(bundle, answer["activations"]["asked"], name)
+                - log_odds(bundle, answer["activations"]["before"], name)
+            )
+            for name in held
+        )
+        for answer in answers
+    ]
+    assert drifts[1] < 0.5 * drifts[0]
+
+
+def test_attributes_are_held_in_an_edit_of_a_prototype(real: httpx.Client, image: str) -> None:
+    body = {"image": image, "edits": [{"prototype": 0, "op": "max"}], "steps": 4, "rounds": 2}
+    answer = real.post("/edit", json={**body, "preserve_attributes": ["Bag"]}).json()
+    assert answer["preserved_attributes"] == ["Bag"]
+    asked, before = (answer["activations"][name] for name in ("asked", "before"))
+    assert [j for j in range(30) if asked[j] != before[j]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "detail"),
+    [
+        ({"preserve_attributes": ["Hat"]}, 404, "there is no attribute 'Hat'"),
+        ({"preserve_attributes": ["Coat", "Coat"]}, 422, "more than once: Coat"),
+        ({"preserve_attributes": ["Bag"]}, 422, "both edited and to be preserved: Bag"),
+        ({"preserve_attributes": ["Coat"], "rounds": 1}, 422, "preserve needs rounds of at least 2"),
+    ],
+)
+def test_attributes_that_cannot_be_held_are_refused(
+    real: httpx.Client, image: str, options: dict[str, Any], status: int, detail: str
+) -> None:
+    answer = real.post("/edit", json={"image": image, "edits": [BAG], **options})
+    assert answer.status_code == status
+    assert detail in answer.json()["detail"]
 
 
 def test_attributes_and_prototypes_can_be_edited_together(real: httpx.Client, image: str) -> None:
@@ -109,6 +171,10 @@ def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes])
     with Client(real_url) as client:
         edited = client.edit(reference_pngs[0], [Edit(None, "max", attribute="Bag")], steps=4, rounds=1)
         assert edited.attributes[0].name == "Bag"
+        assert edited.other_attributes is not None
+        assert "Bag" not in {other.name for other in edited.other_attributes}
+        first, last = edited.other_attributes[0], edited.other_attributes[-1]
+        assert abs(first.change) >= abs(last.change)
         listed = client.prototypes().attributes
         assert listed is not None
         assert "Bag" in [attribute.name for attribute in listed]

@@ -62,6 +62,7 @@ def test_effects_have_a_row_for_each_prototype_asked_for_and_a_column_for_each_t
     for i, j in enumerate([4, 2, 17]):
         assert answer["effects"]["p"][i][j] is None
         assert answer["effects"]["effect"][i][j] == answer["interventions"][i]["effect"]
+        assert answer["interventions"][i]["asked"] > 0.0  # from its 0.01 to its 0.99 quantile
         assert answer["overlap"][i][j] == pytest.approx(1.0)
         assert answer["effects"]["data_correlation"][i][j] == pytest.approx(1.0)
     assert answer["num_pairs"] == 3 * (m - 1)
@@ -70,6 +71,14 @@ def test_effects_have_a_row_for_each_prototype_asked_for_and_a_column_for_each_t
     assert answer["attributes"]["names"] == list(bundle.attributes.names)
     by_attribute = np.array(answer["attributes"]["effects"]["effect"])
     assert by_attribute.shape == (len(answer["interventions"]), len(bundle.attributes.names))
+    assert answer["attributes"]["num_pairs"] == by_attribute.size
+    assert answer["thresholds"] == {
+        "p": 0.05,
+        "leakage": 0.1,
+        "data_correlation": 0.3,
+        "overlap": 0.333333,
+        "asked": 0.5,
+    }
 
 
 def test_couplings_are_entries_of_the_effects_in_rank_order_with_pictures(fake: httpx.Client) -> None:
@@ -77,11 +86,12 @@ def test_couplings_are_entries_of_the_effects_in_rank_order_with_pictures(fake: 
     assert len(answer["couplings"]) == 7
     for item in answer["couplings"]:
         i, k = item["intervention"], item["affected"]
-        for name in ("effect", "low", "high", "p", "leakage", "data_correlation"):
+        for name in ("effect", "low", "high", "p", "leakage", "data_correlation", "beyond"):
             assert item[name] == answer["effects"][name][i][k]
         assert item["overlap"] == answer["overlap"][i][k]
         assert item["prototype"] == answer["interventions"][i]["prototype"] != k
-        assert item["is_established"] == (item["p"] <= 0.05)
+        assert item["is_established"] == (item["p"] <= 0.05) == (item["finding"] == "established")
+        assert item["beyond"] == item["effect"]  # nothing was asked of another prototype
         assert picture(item["before"]).size == picture(item["after"]).size == (32, 32)
         assert 0 <= item["sample"] < 6
     least = [max(0.0, item["low"], -item["high"]) for item in answer["couplings"]]
@@ -116,16 +126,19 @@ def test_attributes_are_interventions_beside_prototypes_and_alone(fake: httpx.Cl
     assert on_attributes["effect"][1][bag] == answer["interventions"][1]["effect"]
     assert [row[bag] for row in on_attributes["p"]][1] is None
     for effects in (answer["effects"], on_attributes):
-        assert np.shape(effects["asked"]) == np.shape(effects["effect"])
-        assert set(effects["asked"][0]) == {None}
+        assert np.shape(effects["asked"]) == np.shape(effects["beyond"]) == np.shape(effects["effect"])
         assert None not in effects["asked"][1]
-    assert on_attributes["asked"][1][bag] > 0.0
+    assert set(answer["effects"]["asked"][0]) == {None}  # a prototype asks nothing of others,
+    assert None not in on_attributes["asked"][0]  # but probes read it
+    assert on_attributes["beyond"] == on_attributes["effect"]
+    assert on_attributes["asked"][1][bag] == answer["interventions"][1]["asked"] > 0.0
     assert set(answer["overlap"][1]) == {None}
     for found in (answer, answer["attributes"]):
         for item in found["couplings"]:
             of_attribute = item["attribute"] is not None
             assert of_attribute == (item["prototype"] is None) == (item["box"] is None)
-            assert of_attribute == (item["asked"] is not None)
+            assert (item["asked"] is None) == (not of_attribute and found is answer)
+            assert item["finding"] != "within_asked" or item["p"] == 1.0
             assert item["attribute"] == answer["interventions"][item["intervention"]]["attribute"]
     m = bundle.config.num_prototypes
     alone = post(fake, {**SMALL, "prototypes": None, "attributes": ["Bag"]})
@@ -138,9 +151,12 @@ def test_attributes_are_interventions_beside_prototypes_and_alone(fake: httpx.Cl
 def test_a_page_names_the_attributes_that_are_changed(fake: httpx.Client) -> None:
     body = {"num_samples": 6, "steps": 2, "attributes": ["Ankle boot"]}
     page = Page(fake.post("/diagnose", json=body, headers=PAGE).text)
-    assert "each attribute from its 0.01 to its 0.99 quantile" in page.shown
+    assert "each attribute, one at a time, from its 0.01 to its 0.99 quantile" in page.shown
     assert page.shown.count("Ankle boot") > 5
-    assert "None" not in page.shown.replace("None are shown", "")
+    order = ["On labelled attributes", "On prototypes", "Own effects", "Effects on labelled", "All effects"]
+    places = [page.shown.index(title) for title in order]
+    assert places == sorted(places)
+    assert "None" not in page.shown.replace("None established", "")
 
 
 def test_images_come_as_files_or_in_base64_and_make_the_same_diagnosis(
@@ -240,6 +256,63 @@ def test_the_page_needs_nothing_from_elsewhere(fake: httpx.Client) -> None:
     assert either.headers["content-type"] == "application/json"
 
 
+@pytest.fixture(scope="module")
+def found(real: httpx.Client) -> dict[str, Any]:
+    """A diagnosis of the shipped model that establishes some couplings."""
+    return post(
+        real, {"prototypes": [1], "attributes": ["Bag"], "num_samples": 24, "steps": 8, "num_couplings": 80}
+    )
+
+
+def page_of(answer: dict[str, Any]) -> Page:
+    return Page(diagnosis_page(DiagnoseResponse.model_validate(answer), {}, (32, 32)))
+
+
+def test_the_page_begins_with_the_strongest_coupling_of_each_kind(found: dict[str, Any]) -> None:
+    shown = page_of(found).shown.partition("Own effects")[0]
+    for table in (found, found["attributes"]):
+        first = table["couplings"][0]
+        assert first["is_established"]
+        assert f"{first['effect']:+.2f} standard deviations, 95% bootstrap interval" in shown
+        assert f"corrected for all {table['num_pairs']} pairs" in shown
+        assert f"{table['num_established']} of {table['num_pairs']} pairs are established" in shown
+
+
+def test_without_an_established_coupling_the_page_says_so_first(found: dict[str, Any]) -> None:
+    couplings = [{**item, "is_established": False, "finding": "chance"} for item in found["couplings"]]
+    shown = page_of({**found, "num_established": 0, "couplings": couplings, "attributes": None}).shown
+    assert f"None established Of {found['num_pairs']} pairs, none" in " ".join(
+        shown.partition("Own effects")[0].replace("established", "established ").split()
+    )
+
+
+def test_what_was_asked_and_what_goes_beyond_stand_beside_each_effect(found: dict[str, Any]) -> None:
+    within = next(item for item in found["couplings"] if item["finding"] == "within_asked")
+    assert (within["p"], within["beyond"], within["leakage"]) == (1.0, 0.0, 0.0)
+    assert abs(within["effect"]) <= abs(within["asked"])
+    shown = page_of({**found, "couplings": [within]}).shown
+    assert f"{within['asked']:+.2f}" in shown
+    assert "1.000within what was asked" in shown
+    assert "Within what was asked, p is 1" in shown
+
+
+def test_the_page_defines_its_figures_and_claims_no_cause(found: dict[str, Any]) -> None:
+    shown = page_of(found).shown
+    own = found["interventions"][1]
+    assert f"{own['asked']:+.2f}{own['effect']:+.2f}{own['low']:+.2f} … {own['high']:+.2f}" in shown
+    for definition in (
+        "as a share of the own effect",
+        f"corrected for all {found['num_pairs']} pairs of this table; 0.05 or less is established",
+        "mean change over 24 samples",
+        "95% bootstrap interval",
+        "of 0.3 or more, in the direction of the effect",
+        "proves no cause",
+    ):
+        assert definition in shown
+    for claim in ("because", "explained by", "the model alone", "presumably", "Why"):
+        assert claim not in shown
+
+
 def test_names_on_the_page_are_text_whatever_they_hold(fake: httpx.Client) -> None:
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>&amp;'
     answer = post(fake, SMALL)
@@ -252,6 +325,7 @@ def test_names_on_the_page_are_text_whatever_they_hold(fake: httpx.Client) -> No
     answer["attributes"] = {
         "names": [evil] * len(answer["effects"]["effect"][0]),
         "effects": answer["effects"],
+        "num_pairs": 1,
         "num_established": 0,
         "couplings": [attribute],
     }

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.bundle import Bundle
 from service.settings import Settings
-from tests.service.conftest import b64, fake_runner, metric, picture, serving
+from tests.service.conftest import b64, fake_runner, metric, picture, png, serving
 
 
 def visualize(client: httpx.Client, **body: Any) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def test_consistency_can_be_reckoned_from_the_samples(real: httpx.Client) -> Non
         assert item["mean_before"] == pytest.approx(before.mean(), abs=1e-5)
         assert item["mean_after"] == pytest.approx(after.mean(), abs=1e-5)
         best = item["source_index"]
-        assert best == after.argmax()
+        assert best == (after - before).argmax()
+        assert item["rise"] == pytest.approx((after - before).max(), abs=2e-6)
         assert item["source"] == answer["sources"][best]
         assert item["enhanced"] == item["samples"][best]["image"]
         assert item["activation_after"] == item["samples"][best]["activation_after"]
@@ -60,6 +61,22 @@ def test_consistency_can_be_reckoned_from_the_samples(real: httpx.Client) -> Non
             s = encoded["activations"][item["prototype"]]
             assert s == pytest.approx(sample["activation_after"], abs=1e-4)
     assert all(item["raised"] >= 3 for item in answer["prototypes"])
+
+
+def test_no_prototype_is_shown_with_a_fall_where_it_rose_in_any_source(real: httpx.Client) -> None:
+    """Where prototype 2 is strongest after 20 steps, it was stronger before."""
+    found = visualize(real, prototypes=[2, 17, 20], num_samples=6, steps=20)["prototypes"]
+    for item in found:
+        is_higher = item["activation_after"] > item["activation_before"]
+        assert is_higher == (item["rise"] > 0) == (item["raised"] > 0)
+
+
+def test_a_prototype_that_rose_in_no_source_is_said_to(fake: httpx.Client) -> None:
+    """A black picture cannot be darker, and the stand-in makes it so in one step whatever is asked."""
+    black = b64(png(Image.new("L", (32, 32))))
+    for item in visualize(fake, images=[black], steps=1)["prototypes"]:
+        assert item["raised"] == 0
+        assert item["rise"] <= 0
 
 
 def test_samples_are_only_there_on_request(fake: httpx.Client) -> None:

@@ -21,9 +21,10 @@ from model.schedule import NoiseSchedule
 from service.app import open_runner
 from service.engine.buckets import bucket_sizes
 from service.engine.engine_core import EngineCore
+from service.engine.errors import DeviceError
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Ticket
 from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import DeviceError, OnnxRunner
+from service.engine.onnx_runner import OnnxRunner
 from service.engine.runner import StepInputs
 from service.settings import Settings
 

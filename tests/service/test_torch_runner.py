@@ -30,10 +30,10 @@ from model.unet import UNet
 from service.app import open_runner
 from service.engine.buckets import bucket_sizes
 from service.engine.engine_core import EngineCore
-from service.engine.errors import OutOfMemoryError
+from service.engine.errors import DeviceError, OutOfMemoryError
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.engine.observer import SilentObserver
-from service.engine.onnx_runner import DeviceError, OnnxRunner
+from service.engine.onnx_runner import OnnxRunner
 from service.engine.runner import Runner, StepInputs
 from service.engine.torch_runner import CudaGraphs, Precision, Recording, StaticStep, TorchRunner
 from service.settings import Settings

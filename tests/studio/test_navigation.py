@@ -29,31 +29,20 @@ def test_back_and_forward_go_through_the_views_and_keep_the_edits(
     assert "edits=21%3D" in page.url
 
 
-def test_reload_keeps_an_uploaded_picture_and_its_edits(open_studio: OpenStudio, quick_url: str) -> None:
-    page = open_studio(url=quick_url)
-    expect(page.locator(".bar").first).to_be_visible()
-    page.locator("#file").set_input_files(EXAMPLE)
-    expect(page.locator(".pictures")).to_contain_text("example.png")
-    raise_prototype(page, 21)
-    page.reload()
-    expect(page.locator(".pictures")).to_contain_text("example.png")
-    is_done(page)
-    expect(page.locator(".bar.is-edited")).to_have_count(1)
-
-
-def test_reload_keeps_a_large_picture_reduced(
-    open_studio: OpenStudio, quick_url: str, tmp_path: Path
+@pytest.mark.parametrize("side", [28, 1500])
+def test_reload_keeps_an_uploaded_picture_and_its_edits(
+    open_studio: OpenStudio, quick_url: str, tmp_path: Path, side: int
 ) -> None:
-    large = tmp_path / "large.png"
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8)
-    Image.fromarray(noise).save(large, compress_level=0)
+    """A large picture is kept reduced."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png", compress_level=0)
     page = open_studio(url=quick_url)
     expect(page.locator(".bar").first).to_be_visible()
-    page.locator("#file").set_input_files(large)
-    expect(page.locator(".pictures")).to_contain_text("large.png")
+    page.locator("#file").set_input_files(tmp_path / "own.png")
+    expect(page.locator(".pictures")).to_contain_text("own.png")
     raise_prototype(page, 21)
     page.reload()
-    expect(page.locator(".pictures")).to_contain_text("large.png")
+    expect(page.locator(".pictures")).to_contain_text("own.png")
     is_done(page)
     expect(page.locator(".bar.is-edited")).to_have_count(1)
     assert page.evaluate("history.state.upload.base64.length") < 10_000

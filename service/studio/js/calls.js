@@ -53,12 +53,12 @@ export function pictureOf(source) {
   return isSmall ? { image: source.base64 } : { image_id: source.imageId };
 }
 
-/** What the studio's pictures come from: /edit or /generate. @returns {Call} */
-export function change(model, source, edits, settings) {
-  return settings.method === "edit" ? edit(model, source, edits, settings) : generate(model, source, edits, settings);
+/** What the studio's pictures come from: /edit or /generate. @param {string[]} held attributes that /edit holds @returns {Call} */
+export function change(model, source, edits, held, settings) {
+  return settings.method === "edit" ? edit(model, source, edits, held, settings) : generate(model, source, edits, settings);
 }
 
-function edit(model, source, edits, settings) {
+function edit(model, source, edits, held, settings) {
   const { steps, start, inversion, rounds } = settings;
   return post("/edit", {
     model,
@@ -67,6 +67,7 @@ function edit(model, source, edits, settings) {
     steps,
     ...flags(settings),
     ...(settings.preserve === "others" && { preserve: "others" }),
+    ...(held.length > 0 && { preserve_attributes: held }),
     start,
     inversion,
     rounds,
@@ -116,9 +117,9 @@ export function visualize(model, indices, numSamples) {
   return post("/visualize", { model, prototypes: indices, num_samples: numSamples });
 }
 
-/** @param {number[]|null} indices null: every prototype */
-export function diagnose(model, indices, numSamples, steps) {
-  return post("/diagnose", { model, ...(indices && { prototypes: indices }), num_samples: numSamples, steps });
+/** @param {{prototypes?: number[], attributes?: string[]}} changed what is changed; neither: every prototype */
+export function diagnose(model, changed, numSamples, steps) {
+  return post("/diagnose", { model, ...changed, num_samples: numSamples, steps });
 }
 
 function flags({ extrapolate, decouple }) {

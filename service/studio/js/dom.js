@@ -46,9 +46,11 @@ export function pngUrl(base64) {
   return `data:image/png;base64,${base64}`;
 }
 
-/** Labelled options of a select; `options` are [value, text]. */
+/** Labelled options of a select; `options` are [value, text], or of a group [its name, [[value, text], …]]. */
 export function select(label, options, value, onchange, attributes = {}) {
   const field = element("select", { "aria-label": label, onchange: () => onchange(field.value), ...attributes });
-  field.append(...options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
+  const made = ([key, text]) =>
+    Array.isArray(text) ? element("optgroup", { label: key }, ...text.map(made)) : element("option", { value: key, selected: key === value }, text);
+  field.append(...options.map(made));
   return element("label", { class: "field" }, element("span", {}, label), field);
 }

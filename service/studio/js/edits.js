@@ -20,6 +20,11 @@ export function editedPrototypes(edits) {
   return edits.filter(({ target }) => target.kind === "prototype").map(({ target }) => target.index);
 }
 
+/** The same of attributes, by their names. @param {Edit[]} edits @returns {string[]} */
+export function editedAttributes(edits) {
+  return edits.filter(({ target }) => target.kind === "attribute").map(({ target }) => target.index);
+}
+
 /** @param {Target} target */
 export function targetKey(target) {
   return `${target.kind}:${target.index}`;

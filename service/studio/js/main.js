@@ -84,7 +84,7 @@ function wanted() {
 // entry of the browser's history says which opening of a link it belongs to: on the way to another, that is opened.
 let opened = history.state?.opened ?? Date.now();
 let writing = 0;
-store.follow(["model", "source", "edits", "settings", "view"], () => {
+store.follow(["model", "source", "edits", "held", "settings", "view"], () => {
   clearTimeout(writing);
   if (isInAnotherView()) write();
   else writing = setTimeout(write, REST_MS); // browsers refuse to have it written at every move of a slider

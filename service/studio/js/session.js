@@ -25,6 +25,8 @@ const MAX_FILE_BYTES = 20e6;
 const KEPT_CHARACTERS = 2_000_000;
 /** The browser's history is no place for larger ones. */
 
+const NO_LOOK = { focus: null, focusAttribute: null };
+
 export function initialState() {
   return {
     models: [],
@@ -35,13 +37,15 @@ export function initialState() {
     source: null, // see calls.js
     activations: null, // s of the source
     edits: [],
+    held: [], // names of attributes that edits of the picture leave where they are
     settings: DEFAULT_SETTINGS,
     live: null, // {edited, reconstruction}: URLs of pictures that are being denoised
     outcome: null, // {call, response} of the last change that was finished
     focus: null, // index of the prototype that is looked at
+    focusAttribute: null, // name of the attribute that is looked at, by way of that prototype
     view: "studio",
     compared: [0, 1],
-    diagnosed: null, // index of the prototype that a diagnosis is wanted of
+    diagnosed: null, // see edits.js: the target that a diagnosis is wanted of
     isPlaying: false, // whether the timeline shows by itself how the picture comes
     steps: { edited: false, located: false, timed: false, coupled: false }, // what a newcomer has done already
     canUndo: false,
@@ -80,8 +84,9 @@ export class Session {
       this.store.update({ models });
       const name = models.some(({ name }) => name === wanted.model) ? wanted.model : models[0].name;
       await this.#load(name, options);
-      const known = wanted.edits.filter(({ target }) => this.#has(target));
-      this.store.update({ view: wanted.view, edits: known, settings: wanted.settings });
+      const edits = wanted.edits.filter(({ target }) => this.#has(target));
+      const held = wanted.held.filter((name) => this.#has(attributeTarget(name)));
+      this.store.update({ view: wanted.view, edits, held: heldBeside(edits, held), settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
   }
@@ -112,9 +117,10 @@ export class Session {
       source: null,
       activations: null,
       edits: [],
+      held: [],
       live: null,
       outcome: null,
-      focus: null,
+      ...NO_LOOK,
       compared: mostAlike(prototypes),
       diagnosed: null,
       ...this.#undoState(),
@@ -203,7 +209,7 @@ export class Session {
       activations,
       live: null,
       outcome: null,
-      focus: null,
+      ...NO_LOOK,
     });
     this.#changeSoon(0);
   }
@@ -228,6 +234,14 @@ export class Session {
     this.#edit(withEdit(this.state.edits, { target: attributeTarget(name), op }));
   }
 
+  /** Leave an attribute where it is in the picture, whatever is edited. @param {string} name @param {boolean} isHeld */
+  holdAttribute(name, isHeld) {
+    this.#record(`hold of ${name}`);
+    const others = this.state.held.filter((other) => other !== name);
+    this.store.update({ held: isHeld ? [...others, name] : others });
+    this.#edit(this.state.edits);
+  }
+
   resetEdit(index) {
     this.#reset(prototypeTarget(index));
   }
@@ -249,7 +263,7 @@ export class Session {
   }
 
   #edit(edits) {
-    this.store.update({ edits, ...this.#undoState() });
+    this.store.update({ edits, held: heldBeside(edits, this.state.held), ...this.#undoState() });
     this.#changeSoon(SETTLE_MS);
   }
 
@@ -267,8 +281,8 @@ export class Session {
     if (this.#history.canRedo) this.#travel(this.#history.redo(this.#snapshot()));
   }
 
-  #travel({ edits, settings }) {
-    this.store.update({ edits, settings, ...this.#undoState() });
+  #travel({ edits, held, settings }) {
+    this.store.update({ edits, held, settings, ...this.#undoState() });
     this.#changeSoon(0);
   }
 
@@ -277,7 +291,7 @@ export class Session {
   }
 
   #snapshot() {
-    return { edits: this.state.edits, settings: this.state.settings };
+    return { edits: this.state.edits, held: this.state.held, settings: this.state.settings };
   }
 
   #undoState() {
@@ -297,9 +311,9 @@ export class Session {
 
   /** The request that the present state stands for; null where there is nothing to ask. */
   presentCall() {
-    const { model, source, edits, settings } = this.state;
+    const { model, source, edits, held, settings } = this.state;
     const isAsked = source !== null && (edits.length > 0 || settings.method === "generate");
-    return isAsked ? calls.change(model, source, edits, settings) : null;
+    return isAsked ? calls.change(model, source, edits, held, settings) : null;
   }
 
   /** What a picture alone stands for: its activations. */
@@ -347,8 +361,15 @@ export class Session {
     this.store.update({ prototypes: this.state.prototypes.map((other) => (other.index === index ? prototype : other)) });
   }
 
+  /** @param {number|null} index of a prototype */
   look(index) {
-    this.store.update({ focus: index });
+    this.store.update({ ...NO_LOOK, focus: index });
+  }
+
+  /** An attribute is looked at where the prototype is that carries most of it. @param {string} name */
+  lookAtAttribute(name) {
+    const { prototypes } = this.state.attributes.find((attribute) => attribute.name === name);
+    this.store.update({ focus: prototypes[0], focusAttribute: name });
   }
 
   /** Let the timeline run once, from noise to the picture. */
@@ -370,14 +391,25 @@ export class Session {
     this.store.update({ compared: pair, view: "compare" });
   }
 
+  /** @param {number} index of a prototype */
   diagnose(index) {
-    this.store.update({ diagnosed: index, view: "diagnose" });
+    this.store.update({ diagnosed: prototypeTarget(index), view: "diagnose" });
+  }
+
+  /** @param {string} name of an attribute */
+  diagnoseAttribute(name) {
+    this.store.update({ diagnosed: attributeTarget(name), view: "diagnose" });
   }
 
   /** @param {"edited"|"located"|"timed"|"coupled"} step of the guide */
   hasDone(step) {
     if (!this.state.steps[step]) this.store.update({ steps: { ...this.state.steps, [step]: true } });
   }
+}
+
+/** Those of the held attributes that no edit moves. */
+function heldBeside(edits, held) {
+  return held.filter((name) => editOf(edits, attributeTarget(name)) === undefined);
 }
 
 function megabytes(bytes) {

@@ -1,5 +1,5 @@
 /**
- * The state that a link carries: model, picture, edits, settings and view.
+ * The state that a link carries: model, picture, edits, held attributes, settings and view.
  * A picture that was uploaded travels inside the link, reduced to the model's size.
  */
 
@@ -10,7 +10,7 @@ import { DEFAULT_SETTINGS, RANGES, settingFrom } from "./settings.js";
 export const VIEWS = ["studio", "prototypes", "compare", "diagnose"];
 
 /** @param {any} state of the store @param {string|null} reduced base64 of an uploaded picture */
-export function toHash({ model, source, edits, settings, view }, reduced = null) {
+export function toHash({ model, source, edits, held, settings, view }, reduced = null) {
   const fields = new URLSearchParams();
   if (model !== null) fields.set("model", model);
   const origin = originText(source?.origin, reduced);
@@ -18,6 +18,7 @@ export function toHash({ model, source, edits, settings, view }, reduced = null)
   if (edits.length > 0) {
     fields.set("edits", edits.map(editText).join(","));
   }
+  if (held.length > 0) fields.set("held", held.map(encodeURIComponent).join(","));
   for (const [name, usual] of Object.entries(DEFAULT_SETTINGS)) {
     if (settings[name] !== usual) fields.set(name, String(settings[name]));
   }
@@ -35,6 +36,7 @@ export function fromHash(hash) {
     model: fields.get("model"),
     origin: originFrom(fields.get("picture") ?? ""),
     edits: editsFrom(fields.get("edits") ?? ""),
+    held: [...new Set((fields.get("held") ?? "").split(",").flatMap(decoded).filter((name) => name !== ""))],
     settings: settingsFrom(fields),
     view: VIEWS.includes(fields.get("view")) ? fields.get("view") : VIEWS[0],
   };

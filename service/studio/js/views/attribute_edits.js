@@ -10,12 +10,12 @@ const SLIDER_STEPS = 200;
 /** @param {{session: import("../session.js").Session}} tools */
 export function attributeEdits({ session }) {
   let rows = [];
-  const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title" });
+  const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title", onmouseleave: () => session.look(null) });
   const panel = element(
     "details",
     { class: "panel attributes-panel", open: true, hidden: true },
     element("summary", {}, element("h2", { id: "attributes-title" }, "Attributes")),
-    element("p", { class: "legend" }, "Each moves all prototypes together, as they go together in the data. AUROC: how surely it is told."),
+    element("p", { class: "legend" }, "Each moves all prototypes together, as they go together in the data. Hold: it stays where it is in the picture when others are edited. AUROC: how surely it is told."),
     list,
   );
 
@@ -24,36 +24,52 @@ export function attributeEdits({ session }) {
     list.replaceChildren(...rows.map(({ item }) => item));
     panel.hidden = rows.length === 0;
   });
-  session.store.follow(["attributes", "source", "edits", "outcome", "settings"], ({ source, edits, outcome, settings }) => {
-    const told = outcome?.response.attributes ?? [];
-    for (const row of rows) row.show(source !== null, edits, told, settings.extrapolate);
+  session.store.follow(["attributes", "source", "edits", "held", "outcome", "settings"], (state) => {
+    for (const row of rows) row.show(state);
   });
   return panel;
+}
+
+/** Holds an attribute where it is in the picture. @param {import("../session.js").Session} session @param {string} name */
+export function holdButton(session, name) {
+  const button = element("button", { type: "button", "aria-pressed": "false", "aria-label": `Hold ${readable(name)}`, onclick: () => session.holdAttribute(name, button.getAttribute("aria-pressed") !== "true") }, "Hold");
+  return {
+    element: button,
+    /** @param {string[]} held @param {boolean} isPossible nothing is held against its own edit, or in samples anew */
+    show: (held, isPossible) => {
+      button.disabled = !isPossible;
+      button.setAttribute("aria-pressed", String(isPossible && held.includes(name)));
+    },
+  };
 }
 
 /** @param {import("../session.js").Session} session @param {import("../attributes.js").Attribute} attribute */
 function attributeRow(session, attribute) {
   const { name, auroc } = attribute;
   const label = readable(name);
+  const look = () => session.lookAtAttribute(name);
   const buttons = { min: pushButton("min", "Less"), max: pushButton("max", "More") };
+  const hold = holdButton(session, name);
   const value = element("span", { class: "bar-value" });
   const change = element("div", { class: "fill change" });
   const achievedMark = element("div", { class: "achieved", hidden: true });
   const slider = element("input", { type: "range", "aria-label": `${label}, log-odds`, oninput: () => session.setAttribute(name, Number(slider.value)) });
   const reset = element("button", { type: "button", class: "plain", "aria-label": `Reset ${label}`, onclick: () => { session.resetAttribute(name); buttons.max.focus(); } }, "×");
+  const measure = element("button", { type: "button", class: "plain", "aria-label": `Measure what ${label} drags along`, onclick: () => session.diagnoseAttribute(name) }, "Measure");
   const amount = element(
     "div",
     { class: "attribute-amount", hidden: true },
     element("div", { class: "bar-track" }, element("div", { class: "groove" }), change, achievedMark, slider),
     value,
+    measure,
     reset,
   );
   const item = element(
     "li",
-    { class: "attribute", "data-attribute": name },
+    { class: "attribute", "data-attribute": name, onmouseenter: look, onfocusin: look },
     element("span", { class: "attribute-name", title: label }, label),
     element("span", { class: "bar-value" }, `AUROC ${auroc.toFixed(2)}`),
-    element("div", { class: "attribute-buttons" }, buttons.min, buttons.max),
+    element("div", { class: "attribute-buttons" }, buttons.min, buttons.max, hold.element),
     amount,
   );
 
@@ -66,18 +82,19 @@ function attributeRow(session, attribute) {
     return button;
   }
 
-  function show(isReady, edits, told, extrapolate) {
+  function show({ source, edits, held, outcome, settings }) {
     const edit = editOf(edits, attributeTarget(name));
     for (const [op, button] of Object.entries(buttons)) {
-      button.disabled = !isReady;
+      button.disabled = source === null;
       button.setAttribute("aria-pressed", String(edit?.op === op));
     }
+    hold.show(held, source !== null && edit === undefined && settings.method === "edit");
     item.classList.toggle("is-edited", edit !== undefined);
     amount.hidden = edit === undefined;
     if (edit === undefined) return;
     const asked = askedOf(attribute, edit);
-    const known = told.find((other) => other.name === name); // the log-odds before are known from the first edit on
-    const [low, high] = reachOf(attribute, extrapolate);
+    const known = outcome?.response.attributes?.find((other) => other.name === name); // from the first edit on
+    const [low, high] = reachOf(attribute, settings.extrapolate);
     const place = (logOdds) => 100 * Math.min(1, Math.max(0, (logOdds - low) / (high - low)));
     slider.min = String(low);
     slider.max = String(high);

@@ -7,7 +7,8 @@ import { element, pixelImage, pngUrl } from "../dom.js";
  * @param {([number, number, number, number]|null)[]} boxes [x0, y0, x1, y1]; the second is dashed
  */
 export function boxed(base64, alt, [, height, width], boxes) {
-  const drawnBoxes = boxes.filter((box) => box !== null).map((box, i) => {
+  const drawnBoxes = boxes.map((box, i) => {
+    if (box === null) return null;
     const mark = element("span", { class: `box${i > 0 ? " is-second" : ""}` });
     place(mark, box, height, width);
     return mark;

@@ -76,8 +76,8 @@ export function codeDialog(session) {
   }
 
   function saveJson() {
-    const { outcome, model, edits, settings, source } = session.state;
-    const state = { model, picture: source?.origin, edits, settings, call, answer: outcome?.response ?? null };
+    const { outcome, model, edits, held, settings, source } = session.state;
+    const state = { model, picture: source?.origin, edits, held, settings, call, answer: outcome?.response ?? null };
     downloadBlob(new Blob([JSON.stringify(state, null, 2)], { type: "application/json" }), `${model}.json`);
     said.textContent = "Saved: state, call and answer.";
   }

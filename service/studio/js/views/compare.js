@@ -14,7 +14,7 @@ const STEPS = 8;
 
 export function compareView({ session, showCode }) {
   const parts = [
-    part("What each stands for", "Enhanced in the reference picture where it becomes strongest.", visualized),
+    part("What each stands for", "Enhanced in the reference picture where it rises most.", visualized),
     part("Do they occur together?", "One dot for each reference picture of the model.", occurring),
     part("Does one drag the other along?", "Each set from its 0.01 to its 0.99 quantile in the same samples.", dragging),
   ];
@@ -88,7 +88,7 @@ export function compareView({ session, showCode }) {
         element("strong", {}, nameOf(prototype)),
         element("span", { class: "muted" }, ` ${hintOf(prototype)}`),
         element("div", { class: "strip" }, boxed(item.source, "Source", shape(), []), boxed(item.enhanced, "Enhanced", shape(), [item.box]), boxed(item.patch, "Patch", shape(), [])),
-        element("small", { class: "muted number" }, `source, enhanced, patch: ${item.activation_before.toFixed(2)} → ${item.activation_after.toFixed(2)}; rose in ${item.raised} of ${item.num_sources}`),
+        element("small", { class: "muted number" }, `source, enhanced, patch: ${item.activation_before.toFixed(2)} → ${item.activation_after.toFixed(2)}; rose in ${item.raised || "none"} of ${item.num_sources}`),
       );
     });
     return { call, nodes };
@@ -123,9 +123,8 @@ export function compareView({ session, showCode }) {
 
   async function dragging([a, b], options, task) {
     if (a.index === b.index) return { call: null, nodes: [element("p", { class: "empty" }, "Choose two different prototypes.")] };
-    const call = calls.diagnose(session.state.model, [a.index, b.index], NUM_SAMPLES, STEPS);
-    const { effects, overlap, couplings } = await followed(call, options, task);
-    if (couplings.some(({ is_established }) => is_established)) session.hasDone("coupled");
+    const call = calls.diagnose(session.state.model, { prototypes: [a.index, b.index] }, NUM_SAMPLES, STEPS);
+    const { effects, overlap } = await followed(call, options, task);
     const arrow = (i, cause, affected) =>
       element(
         "div",

@@ -5,10 +5,12 @@ import * as calls from "../calls.js";
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
 import { changes } from "../side_effects.js";
+import { holdButton } from "./attribute_edits.js";
 import { place } from "./boxed_picture.js";
 import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
 
 const SHOWN_SIDE_EFFECTS = 3;
+const SHOWN_ATTRIBUTES = 5;
 
 export function pictures({ session, showCode }) {
   const original = frame("Original");
@@ -69,7 +71,7 @@ export function pictures({ session, showCode }) {
   });
 
   const locator = new Locator(session.api);
-  session.store.follow(["focus", "source", "outcome"], async ({ focus, source, outcome, model, prototypes }) => {
+  session.store.follow(["focus", "focusAttribute", "source", "outcome"], async ({ focus, source, outcome, model, prototypes }) => {
     if (focus === null || source === null) {
       locator.stop();
       original.heat(null);
@@ -87,7 +89,7 @@ export function pictures({ session, showCode }) {
     }
     original.heat(pngUrl(found.original.overlay));
     edited.box(found.edited === null ? null : found.edited.box, shapeOf(session.state)); // heat would hide the edit
-    where.textContent = whereText(prototypes[focus], found);
+    where.textContent = carrierText(session.state) + whereText(prototypes[focus], found);
     located = calls.locate(model, calls.pictureOf(source), [focus]);
     whereCode.hidden = false;
     session.hasDone("located");
@@ -158,6 +160,18 @@ function editedText(outcome) {
   return `${response.network_calls} network calls, from t = ${response.start_timestep}`;
 }
 
+/** How the prototype that is looked at comes to stand for an attribute, where it does. */
+function carrierText({ focusAttribute, attributes }) {
+  if (focusAttribute === null) return "";
+  const { prototypes: carriers } = attributes.find(({ name }) => name === focusAttribute);
+  const name = capitalised(readable(focusAttribute));
+  return carriers.length === 1 ? `${name} is carried by one prototype. ` : `${name} is carried by ${carriers.length} prototypes; shown is the one that carries most. `;
+}
+
+function capitalised(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 function whereText(prototype, { original, edited }) {
   const [x0, y0, x1, y1] = original.box;
   const place = `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}`;
@@ -168,10 +182,11 @@ function whereText(prototype, { original, edited }) {
 /** What was asked and reached, and what else changed. */
 function summaryOf(session, { outcome, prototypes }) {
   if (outcome?.response.activations?.achieved === undefined) return [];
-  const { edited, attributes, others } = changes(outcome, prototypes);
+  const { edited, attributes, others, otherAttributes } = changes(outcome, prototypes);
   const clamped = outcome.response.clamped.map(({ prototype, attribute, requested, used }) =>
     element("p", { class: "muted" }, `${beyondText(prototypes[prototype], attribute, requested)}, ${used.toFixed(2)} was used. Tick Extrapolate to leave the data's range.`),
   );
+  const cause = causeOf(session, edited, attributes);
   return [
     element("h3", {}, "Asked and reached"),
     ...attributes.map(({ name, before, asked, achieved }) =>
@@ -181,12 +196,45 @@ function summaryOf(session, { outcome, prototypes }) {
       row(prototype, `${before.toFixed(2)} → ${achieved.toFixed(2)} of ${asked.toFixed(2)} asked`, null),
     ),
     ...clamped,
-    element("h3", {}, attributes.length === 0 ? "What else changed" : "What else changed, beside what the attributes move"),
-    ...(others.length === 0 ? [element("p", { class: "muted" }, "Nothing else by more than half a standard deviation.")] : []),
-    ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) =>
-      row(prototype, `${signed(change)} sd`, edited.length === 0 ? null : measureButton(session, edited[0].prototype, prototype)),
-    ),
+    ...(otherAttributes === null ? [] : attributesThatMoved(session, otherAttributes, cause)),
+    element("h3", {}, `What else changed: prototypes${attributes.length === 0 ? "" : ", beyond what was asked of them"}`),
+    ...(others.length === 0 ? [element("p", { class: "muted" }, "None by half a standard deviation of the training data.")] : []),
+    ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) => row(prototype, `${signed(change)} sd`, measureButton(cause, nameOf(prototype)))),
   ];
+}
+
+/** Attributes that no edit names, and how much of their change the request itself asked for. */
+function attributesThatMoved(session, moved, cause) {
+  const more = moved.slice(SHOWN_ATTRIBUTES).map(({ name, change }) => `${readable(name)} ${signed(change)} sd`);
+  return [
+    element("h3", {}, "What else changed: attributes"),
+    element("p", { class: "muted" }, moved.length === 0 ? "None by half a standard deviation of the training data." : "In standard deviations of the training data; asked: what the edit itself carries of it."),
+    ...moved.slice(0, SHOWN_ATTRIBUTES).map(({ name, before, achieved, change, asked_change }) =>
+      element(
+        "div",
+        { class: "effect of-attribute" },
+        element(
+          "span",
+          {},
+          `${readable(name)} `,
+          element("span", { class: "number" }, `${signed(change)} sd`),
+          element("span", { class: "number muted" }, `, asked ${signed(asked_change)}; log-odds ${signed(before)} → ${signed(achieved)}`),
+        ),
+        holdOf(session, name),
+        measureButton(cause, readable(name)),
+      ),
+    ),
+    ...(more.length === 0 ? [] : [element("p", { class: "muted number" }, `And ${more.join(", ")}.`)]),
+  ];
+}
+
+/** To hold what moved; as far as the page offers that attribute to be edited. */
+function holdOf(session, name) {
+  const { attributes, held } = session.state;
+  if (!attributes.some((attribute) => attribute.name === name)) return null;
+  const hold = holdButton(session, name);
+  hold.show(held, true);
+  return hold.element;
 }
 
 function beyondText(prototype, attribute, requested) {
@@ -204,14 +252,12 @@ function row(prototype, text, action) {
   );
 }
 
-function measureButton(session, cause, affected) {
-  return element(
-    "button",
-    {
-      type: "button",
-      "aria-label": `Measure whether ${nameOf(cause)} and ${nameOf(affected)} are coupled`,
-      onclick: () => session.diagnose(cause.index),
-    },
-    "Measure",
-  );
+/** What a diagnosis of an edit is of: its first attribute, or else its first prototype. */
+function causeOf(session, edited, attributes) {
+  if (attributes.length > 0) return { name: readable(attributes[0].name), diagnose: () => session.diagnoseAttribute(attributes[0].name) };
+  return { name: nameOf(edited[0].prototype), diagnose: () => session.diagnose(edited[0].prototype.index) };
+}
+
+function measureButton(cause, affected) {
+  return element("button", { type: "button", "aria-label": `Measure whether ${cause.name} and ${affected} are coupled`, onclick: cause.diagnose }, "Measure");
 }
