@@ -17,9 +17,11 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
    every smile prototype, and, as a control, for as long without;
 4. both;
 5. the same edit as 1 with the smile held (`preserve_attributes`): its probe, which learned from the same
-   shortcut, is read in each round, and what it drifts is taken back;
-6. the hair is edited as an attribute, and
-7. the same with the smile held, in what is asked already.
+   shortcut, is read in each round, and half of what it drifts is taken back;
+6. the same edit as 1, and the smile, as an attribute, set to what it is in the face: that counts as much
+   as the hair does;
+7. to 9. the hair is edited as an attribute: alone, with the smile held, in what is asked already, and with the
+   smile set.
 
 A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
 smile came. Writes benchmarks/results/mitigation.md.
@@ -55,7 +57,7 @@ from service.engine.observer import SilentObserver
 from service.engine.onnx_runner import OnnxRunner
 from service.metrics import Metrics
 from service.pipeline.editing import plan_edit
-from service.pipeline.edits import Edit
+from service.pipeline.edits import Edit, attribute_target
 from service.pipeline.pipeline import GenerateRequest, Pipeline
 from service.pipeline.request_context import begin_request
 from training.config import LossConfig, TrainConfig
@@ -72,6 +74,7 @@ HAIR, SMILE = NAMES.index("fair_hair"), NAMES.index("smile")
 
 NUM_HAIR, NUM_SMILE = 3, 3
 """Prototypes that are driven together, and that each of them is decoupled from."""
+TURNS = 4
 MAX_BATCH, IN_FLIGHT, NUM_RESAMPLES = 32, 16, 4000
 
 Way = Literal["edit", "generate"]
@@ -186,7 +189,7 @@ def _best(auroc: Float64, count: int, taken: Sequence[int]) -> Telling:
 def drive(
     bundle: Bundle,
     images: Pixels,
-    edits: Sequence[Edit],
+    edits: Sequence[Sequence[Edit]],
     hair: Sequence[int],
     judge: Judge,
     way: Way,
@@ -196,14 +199,14 @@ def drive(
     steps: int,
     rounds: int,
 ) -> Outcome:
-    """Edits in images (n, 3, H, W) by the service's own use cases.
+    """Edits in images (n, 3, H, W), those of each, by the service's own use cases.
 
     hair: prototypes that do not count as others; held: attributes, of which only POST /edit holds any.
     """
 
     async def by_editing(pipeline: Pipeline, i: int) -> tuple[Pixels, Pixels, Float32]:
         plan = plan_edit(
-            bundle, edits, preserve_attributes=held, steps=steps, rounds=rounds, decouple=decouple
+            bundle, edits[i], preserve_attributes=held, steps=steps, rounds=rounds, decouple=decouple
         )
         done = await pipeline.edit(images[i], plan, math.inf)
         return done.edited, done.reconstruction, done.achieved - done.reconstruction_activations
@@ -222,7 +225,7 @@ def drive(
             inverted=False,
         )
         before = (await pipeline.generate(plain, math.inf)).images[0]
-        driven = dataclasses.replace(plain, edits=edits, decouple=decouple)
+        driven = dataclasses.replace(plain, edits=edits[i], decouple=decouple)
         after = (await pipeline.generate(driven, math.inf)).images[0]
         return after.pixels, before.pixels, after.achieved - before.achieved
 
@@ -234,6 +237,16 @@ def drive(
     others = np.delete(np.abs(change / bundle.statistics.spread), hair, axis=1).mean(axis=1)
     psnr = _psnr(before, images) if way == "edit" else None
     return Outcome(judged[:, HAIR], judged[:, SMILE], np.asarray(others), psnr)
+
+
+def _encoded(bundle: Bundle, images: Pixels) -> Float32:
+    """s (n, m) of images (n, 3, H, W)."""
+
+    async def one(pipeline: Pipeline, i: int) -> Float32:
+        return (await pipeline.encode([images[i]]))[0].activations
+
+    found = _with_pipeline(bundle, lambda pipeline: _some_at_once(len(images), lambda i: one(pipeline, i)))
+    return np.stack(found)
 
 
 def _psnr(pixels: Pixels, given: Pixels) -> Float64:
@@ -369,18 +382,34 @@ class Case:
     name: str
     against: str | None
     by: Literal["prototypes", "attribute"] = "prototypes"
-    holds_smile: bool = False
+    smile: Literal["free", "held", "set"] = "free"
     decouples: bool = False
 
-    def edits(self, hair: Telling) -> list[Edit]:
-        """As POST /edit takes them."""
-        return hair.edits() if self.by == "prototypes" else [Edit(None, "max", attribute="fair_hair")]
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """POST /generate, which corrects nothing, holds nothing."""
+        return ("edit",) if self.smile == "held" else WAYS
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """What is held by `preserve_attributes`."""
+        return ("smile",) if self.smile == "held" else ()
+
+    def edits(self, hair: Telling, bundle: Bundle, images: Pixels) -> list[list[Edit]]:
+        """Of each image, as POST /edit takes them."""
+        by_attribute = [Edit(None, "max", attribute="fair_hair")]
+        moves = hair.edits() if self.by == "prototypes" else by_attribute
+        if self.smile != "set":
+            return [moves] * len(images)
+        values = attribute_target(bundle, "smile").value(_encoded(bundle, images)).tolist()
+        # In turn, a few times: setting the one moves the other.
+        return [[*moves, Edit(None, "set", value, attribute="smile")] * TURNS for value in values]
 
 
 PLAIN, CONTROL, BY_ATTRIBUTE = (
     "(1) as trained",
     "control: trained on without the term",
-    "(6) hair as an attribute",
+    "(7) hair as an attribute",
 )
 CASES = (
     Case("shortcut", PLAIN, None),
@@ -388,9 +417,11 @@ CASES = (
     Case("control", CONTROL, PLAIN),
     Case("decoupled", "(3) trained on with the term", CONTROL),
     Case("decoupled", "(4) both", CONTROL, decouples=True),
-    Case("shortcut", "(5) smile held", PLAIN, holds_smile=True),
+    Case("shortcut", "(5) smile held", PLAIN, smile="held"),
+    Case("shortcut", "(6) smile set", PLAIN, smile="set"),
     Case("shortcut", BY_ATTRIBUTE, PLAIN, by="attribute"),
-    Case("shortcut", "(7) hair as an attribute, smile held", BY_ATTRIBUTE, by="attribute", holds_smile=True),
+    Case("shortcut", "(8) hair as an attribute, smile held", BY_ATTRIBUTE, by="attribute", smile="held"),
+    Case("shortcut", "(9) hair as an attribute, smile set", BY_ATTRIBUTE, by="attribute", smile="set"),
 )
 
 
@@ -428,12 +459,12 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
             drive(
                 bundles[case.run],
                 images,
-                case.edits(hair),
+                case.edits(hair, bundles[case.run], images),
                 hair.prototypes,
                 judge,
                 way,
                 decouple=case.decouples,
-                held=("smile",) if case.holds_smile else (),
+                held=case.held,
                 steps=setting.steps,
                 rounds=setting.rounds,
             ),
@@ -441,7 +472,7 @@ def measure(setting: Setting, out: Path, init_from: Path | None = None) -> str:
         )
         for way in WAYS
         for case in CASES
-        if way == "edit" or not case.holds_smile
+        if way in case.ways
     ]
     accuracy = 100.0 * judge.accuracy
     begun = ""
