@@ -20,8 +20,8 @@ faces, the smile among faces without fair hair. Then, on unbiased test faces tha
    shortcut, is read in each round, and half of what it drifts is taken back;
 6. the same edit as 1, and the smile, as an attribute, set to what it is in the face: that counts as much
    as the hair does;
-7. to 9. the hair is edited as an attribute: alone, with the smile held, in what is asked already, and with the
-   smile set.
+7. to 9. the hair is edited as an attribute: alone, with the smile held, in what is asked already, and with
+   the smile set.
 
 A judge that never saw the shortcut (`benchmarks.ground_truth.judge`) says how much fair hair and how much
 smile came. Writes benchmarks/results/mitigation.md.
