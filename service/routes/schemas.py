@@ -191,8 +191,8 @@ class EditRequest(SourceModel):
         list[Annotated[str, Field(max_length=200)]],
         Field(
             max_length=1000,
-            description="names of attributes, each once, whose log-odds are held where they are in the image, in what an "
-            "edit of an attribute asks and by the corrections; needs rounds of 2 or more",
+            description="names of attributes, each once, whose log-odds are held where they are in the "
+            "image, in what an edit of an attribute asks and by the corrections; needs rounds of 2 or more",
         ),
     ] = []
     decouple: Decouple = False
