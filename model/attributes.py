@@ -19,6 +19,8 @@ ROUNDS = 100
 """How often, at most, what `moved` falls short of is asked again."""
 NEAR = 1e-3
 """Standard deviations of log-odds that are as good as there."""
+SAME = 1e-8
+"""Attributes of which a combination has less than this share of the largest variance say the same."""
 
 
 class AttributesError(ValueError):
@@ -106,8 +108,9 @@ class Attributes:
     ) -> Float64:
         """The likeliest changes of s, (m, n): one for each of the attributes `moved`, then of `held`.
 
-        Each raises the log-odds of its own attribute by 1, of other `moved` ones not at all, and of other
-        `held` ones hardly. Of all changes d with w_k·d = t_k for `moved` k it is the one with the least
+        That of a moved one raises its log-odds by 1, that of a held one by 1/2 at most; either leaves the
+        other `moved` ones where they are, and moves the other `held` ones less than if nothing held them. Of
+        all changes d with w_k·d = t_k for `moved` k it is the one with the least
 
             d'Σ⁻¹d + Σ_h (w_h·d - t_h)² / σ_h²    over `held` h,
 
@@ -116,14 +119,14 @@ class Attributes:
         Activations that vary together are moved together, as a change of w alone would not. For one
         attribute, and classes of one covariance, d is the difference of their means (Fisher's discriminant);
         that takes along what the probes confuse with the attribute, and what is held is not. All 0 where the
-        probe says nothing.
+        probe says nothing; moved ones that say the same share one change.
         """
         chosen = [*moved, *held]
         spread = self.logit_spread(statistics)[chosen]
         weights = self.probe_weights[chosen] / spread[:, None]  # of log-odds in their deviations
         together = statistics.correlation @ weights.T  # (m, n)
         yields = np.diag([0.0] * len(moved) + [1.0] * len(held))
-        changes = together @ np.linalg.pinv(weights @ together + yields, hermitian=True)
+        changes = together @ np.linalg.pinv(weights @ together + yields, rcond=SAME, hermitian=True)
         return np.asarray(changes * statistics.spread[:, None] / spread)
 
     def moved(
@@ -137,21 +140,22 @@ class Attributes:
     ) -> Float32:
         """s (..., m) moved along `directions` until the log-odds of attribute k are `value` (...).
 
-        within: bounds (m,) of activations, by default their 0.01 and 0.99 quantiles; what is outside of them
-        stays where it is at most. held: attributes whose log-odds stay what they are. What is short of
-        either, as entries are at their bounds and `directions` hold softly, is asked again, until it is
-        there, or ROUNDS times.
+        within: bounds (m,) or (..., m) of activations, by default their 0.01 and 0.99 quantiles; what is
+        outside of them stays where it is at most. held: attributes whose log-odds stay what they are. What is
+        short of either, as entries are at their bounds and `directions` hold softly, is asked again, until it
+        is there, or ROUNDS times; where the bounds do not admit both, both fall short.
         """
         chosen = [k, *held]
         directions = self.directions([k], statistics, held)  # (m, n)
         near = NEAR * self.logit_spread(statistics)[chosen]
         low, high = (statistics.low, statistics.high) if within is None else within
         low, high = np.minimum(low, s), np.maximum(high, s)
-        wanted = self.probe_logits(s, statistics)[..., chosen]  # (..., n)
-        wanted[..., 0] = value
+        weights = (self.probe_weights[chosen] / statistics.spread).T  # (m, n)
+        wanted = np.zeros((*s.shape[:-1], len(chosen)))  # of the change
+        wanted[..., 0] = value - self.probe_logits(s, statistics)[..., k]
         moved = s.astype(np.float64)
         for _ in range(ROUNDS):
-            shortfall = wanted - self.probe_logits(moved, statistics)[..., chosen]
+            shortfall = wanted - (moved - s) @ weights
             if (np.abs(shortfall) <= near).all():
                 break
             moved = np.clip(moved + shortfall @ directions.T, low, high)

@@ -30,7 +30,7 @@ COLUMNS = ("file", "changed", "how", "before", "asked", "achieved", "written")
     "preserve_attributes",
     multiple=True,
     metavar="NAME",
-    help="an attribute to hold (see `patronus prototypes`); repeatable",
+    help="an attribute to hold (see `patronus prototypes --json`); repeatable",
 )
 @click.option("--start", default="full", show_default=True, help="full, auto, or a timestep to go back to")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)

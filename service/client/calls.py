@@ -143,6 +143,9 @@ class TraceOptions(SampleOptions, total=False):
 
 
 class EditOptions(Common, total=False):
+    """preserve: prototypes to hold where they are in the image, "others" all that are not edited;
+    preserve_attributes: names of attributes to hold; both need rounds of 2 or more."""
+
     extrapolate: bool
     decouple: bool
     preserve: Literal["others"] | Sequence[int | str]

@@ -185,7 +185,7 @@ class Edited:
     """leakage: mean change beyond what was asked of prototypes that no edit names, in standard deviations.
 
     other_attributes: those that no edit names, the most changed first; None for a model without labels, or
-    from an older service.
+    from an older service. preserved, preserved_attributes: which were held.
     """
 
     model: Model
@@ -195,7 +195,6 @@ class Edited:
     activations: EditActivations
     attributes: tuple[EditedAttribute, ...]
     preserved: tuple[int, ...]
-    preserved_attributes: tuple[str, ...]
     leakage: float | None
     rounds: int
     start_timestep: int
@@ -203,6 +202,7 @@ class Edited:
     clamped: tuple[Clamping, ...]
     timings: Timings
     other_attributes: tuple[OtherAttribute, ...] | None = None
+    preserved_attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

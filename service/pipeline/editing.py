@@ -19,13 +19,14 @@ from service.pipeline.edits import (
     Clamping,
     Edit,
     Target,
+    attribute_index,
     joint_attribute_targets,
     prototype_index,
     target_of,
 )
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding
-from service.pipeline.measured import effects_of, statistics_of
+from service.pipeline.measured import attributes_of, effects_of, statistics_of
 from service.pipeline.round_trip import Inversion, RoundTrip, level_reaching, round_trip
 
 Float32 = npt.NDArray[np.float32]
@@ -95,10 +96,11 @@ def plan_edit(
     targets = targets_of(bundle, edits)
     edited = edited_prototypes(targets)
     held = _held(bundle, edited, preserve)
-    targets, held_attributes = _with_held_attributes(bundle, targets, preserve_attributes)
+    targets, held_attributes = _moved_and_held(bundle, targets, preserve_attributes)
     if (held or held_attributes) and rounds < 2:
+        option = "preserve" if held else "preserve_attributes"
         raise PipelineError(
-            f"preserve needs rounds of at least 2, not {rounds}: "
+            f"{option} needs rounds of at least 2, not {rounds}: "
             "what else an edit changes is only seen, and taken back, after the first"
         )
     schedule = NoiseSchedule.from_config(bundle.config.schedule)
@@ -122,10 +124,15 @@ def plan_edit(
 
 def targets_of(bundle: Bundle, edits: Sequence[Edit]) -> list[Target]:
     """What edits move, each once, in the order of the first edit of each. Raises as `target_of` does."""
-    targets: dict[int | str | None, Target] = {}
+    targets: dict[int | str, Target] = {}
     for edit in edits:
-        target = target_of(bundle, edit)
-        targets.setdefault(target.prototype if target.attribute is None else target.attribute, target)
+        if edit.attribute is not None:
+            named: int | str = edit.attribute
+        else:
+            assert edit.prototype is not None  # checked at construction
+            named = prototype_index(bundle, edit.prototype)
+        if named not in targets:
+            targets[named] = target_of(bundle, edit)
     return list(targets.values())
 
 
@@ -201,16 +208,23 @@ def _held(bundle: Bundle, edited: Sequence[int], preserve: Preserve) -> list[int
     return sorted(held)
 
 
-def _with_held_attributes(
+def _moved_and_held(
     bundle: Bundle, targets: Sequence[Target], names: Sequence[str]
 ) -> tuple[list[Target], list[Target]]:
-    """The targets, and those of the attributes `names`; each direction leaves all other attributes."""
-    if not names:
+    """The targets, and those of the attributes `names` to be held: together, so that each spares the others.
+
+    Raises UnknownAttributeError and PipelineError.
+    """
+    moved = [target.attribute for target in targets if target.attribute is not None]
+    if not moved and not names:
         return list(targets), []
+    if names:
+        attributes_of(bundle, "preserve_attributes")
+    for name in names:
+        attribute_index(bundle, name)
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise PipelineError(f"preserve_attributes names some more than once: {', '.join(repeated)}")
-    moved = [target.attribute for target in targets if target.attribute is not None]
     both = sorted(set(names) & set(moved))
     if both:
         raise PipelineError(f"attributes are both edited and to be preserved: {', '.join(both)}")

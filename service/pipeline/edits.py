@@ -26,9 +26,9 @@ EDIT_TOLERANCE = 0.1
 ATTRIBUTE_TOLERANCE = 0.1
 """The same for the log-odds of an attribute, in standard deviations."""
 HELD_GAIN = 0.5
-"""What is taken back of a held entry's drift each round; more makes the entries fight each other."""
+"""Of what is held, the share of its drift that is taken back each round; more makes the entries fight."""
 HELD_WEIGHT = 1.0
-"""Of the mean drift of held entries against the shortfall of an edited one: the edit comes first."""
+"""Of the mean drift of what is held against the shortfall of what is edited: the edit comes first."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Clamping:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What an edit moves: s @ readout + offset is its value, `direction` raises that by 1; both (m,).
+    """What an edit moves, or holds: s @ readout + offset is its value, `direction` raises that; both (m,).
+
+    By 1, or less for an attribute that is held (`model.attributes.Attributes.directions`).
 
     low, high: the least and the most without extrapolation; unit: one standard deviation over the training
     data, 1 where nobody measured it; prototypes: those that carry most of the change.
@@ -114,12 +116,15 @@ def prototype_target(bundle: Bundle, j: int) -> Target:
 
 
 def attribute_target(bundle: Bundle, name: str) -> Target:
-    """The log-odds of an attribute by its linear probe, moved as `model.attributes.Attributes.directions`."""
+    """The log-odds of an attribute by its linear probe, moved by itself.
+
+    Raises UnknownAttributeError, and PipelineError for a bundle without labels.
+    """
     return joint_attribute_targets(bundle, [name])[0]
 
 
 def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence[str] = ()) -> list[Target]:
-    """Of the attributes that are moved and held; each one's `direction` leaves all the others.
+    """Of attributes that are moved or held at the same time, each with a `direction` that spares the others.
 
     Raises UnknownAttributeError, and PipelineError for a bundle without labels.
     """
@@ -127,6 +132,7 @@ def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence
     statistics = statistics_of(bundle, "an edit of an attribute")
     indices = [attribute_index(bundle, name) for name in (*moved, *held)]
     directions = attributes.directions(indices[: len(moved)], statistics, indices[len(moved) :])
+    units = attributes.logit_spread(statistics)
     targets = []
     for k, direction in zip(indices, directions.T, strict=True):
         readout, offset = attributes.readout(k, statistics)
@@ -140,7 +146,7 @@ def joint_attribute_targets(bundle: Bundle, moved: Sequence[str], held: Sequence
             direction=direction,
             low=float(attributes.probe_low[k]),
             high=float(attributes.probe_high[k]),
-            unit=float(attributes.logit_spread(statistics)[k]),
+            unit=float(units[k]),
             prototypes=tuple(j for j in strongest if deviations[j] >= CARRIES * deviations.max()),
         )
         targets.append(target)
@@ -208,24 +214,40 @@ def apply_edits(
 
     What is edited stays within the training data's 0.01 … 0.99 quantiles, and so do the activations that an
     attribute moves, unless they were outside. With `extrapolate`, and in a bundle without statistics, only
-    what an activation can be at all, 0 … 9.21, bounds them. An edit of an attribute moves `held_attributes`
-    as little as it can. Raises PipelineError for `max` and `min` without statistics, and what `target_of`
-    raises.
+    what an activation can be at all, 0 … 9.21, bounds them. An edit of an attribute leaves prototypes that
+    were edited before it where they are, and moves attributes that were, and `held_attributes`, as little as
+    it can. Raises PipelineError for `max` and `min` without statistics, and what `target_of` raises.
     """
     edited = activations.copy()
     clampings = []
+    targets: dict[tuple[int | str | None, str | None], Target] = {}
+    held = list(held_attributes)
+    is_set = np.zeros(edited.shape[-1], bool)
     for edit in edits:
-        target = target_of(bundle, edit)
+        named = edit.prototype, edit.attribute
+        if named not in targets:
+            targets[named] = target_of(bundle, edit)
+        target = targets[named]
         requested = _requested(bundle, edit, target, edited)
         if target.prototype is not None:
             low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else (target.low, target.high)
             used = np.clip(requested, low, high)
             edited[..., target.prototype] = used
+            is_set[target.prototype] = True
         else:
+            assert target.attribute is not None  # it is of one of the two
             low, high = (-np.inf, np.inf) if extrapolate else (target.low, target.high)
+            others = [name for name in held if name != target.attribute]
             edited = _with_log_odds(
-                bundle, target, edited, np.clip(requested, low, high), held_attributes, extrapolate
+                bundle,
+                target.attribute,
+                edited,
+                np.clip(requested, low, high),
+                held=others,
+                is_set=is_set,
+                extrapolate=extrapolate,
             )
+            held = [*others, target.attribute]
             reached = target.value(edited)
             is_reached = np.abs(reached - requested) <= ATTRIBUTE_TOLERANCE * target.unit
             used = np.where(is_reached, requested, reached)
@@ -239,16 +261,28 @@ def apply_edits(
 
 
 def _with_log_odds(
-    bundle: Bundle, target: Target, s: Float32, value: Float64, held: Sequence[str], extrapolate: bool
+    bundle: Bundle,
+    name: str,
+    s: Float32,
+    value: Float64,
+    *,
+    held: Sequence[str],
+    is_set: npt.NDArray[np.bool_],
+    extrapolate: bool,
 ) -> Float32:
-    """s (..., m) with the log-odds of the target's attribute at `value` (...), as far as bounds let them."""
-    assert target.attribute is not None  # of a prototype there are none
+    """s (..., m) with the log-odds of an attribute at `value` (...), as far as bounds let them.
+
+    held: attributes that stay where they are, as far as they can; is_set: (m,), entries that do.
+    """
     attributes = attributes_of(bundle, "an edit of an attribute")
     statistics = statistics_of(bundle, "an edit of an attribute")
-    largest = np.full(s.shape[-1], LARGEST_ACTIVATION, np.float32)
-    within = (np.zeros_like(largest), largest) if extrapolate else None
-    others = [attribute_index(bundle, name) for name in held]
-    return attributes.moved(s, attribute_index(bundle, target.attribute), value, statistics, within, others)
+    low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else (statistics.low, statistics.high)
+    within = (
+        np.where(is_set, s, low).astype(np.float32),
+        np.where(is_set, s, high).astype(np.float32),
+    )
+    others = [attribute_index(bundle, other) for other in held]
+    return attributes.moved(s, attribute_index(bundle, name), value, statistics, within, others)
 
 
 class EditLoop:

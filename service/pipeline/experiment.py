@@ -18,7 +18,6 @@ from model.transforms import Pixels, to_x_0
 from service.pipeline.edits import (
     Clamping,
     Edit,
-    apply_edits,
     attribute_targets,
     prototype_indices,
     target_of,
@@ -204,9 +203,7 @@ class _Laboratory:
     async def _pictures(self, edit: Edit | None) -> Pictures:
         s = self._starts.activations
         if edit is not None:
-            s, clamped = apply_edits(
-                self._pipeline.bundle, s, [edit], extrapolate=self._experiment.extrapolate
-            )
+            s, clamped = await self._pipeline.applied([edit], s, extrapolate=self._experiment.extrapolate)
             self.clamped += clamped
         pixels, encoded = await self._pipeline.regenerate(self._starts, s, self._deadline)
         maps = encoded.similarity_maps  # (n, m, h, w)

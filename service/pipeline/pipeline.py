@@ -37,7 +37,6 @@ from service.pipeline.edits import (
     Edit,
     EditLoop,
     apply_edits,
-    target_of,
 )
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding, KnownImages, together
@@ -186,7 +185,7 @@ class Pipeline:
         if request.decouple and request.edits:
             decoupling = decoupling_of(self.bundle, targets_of(self.bundle, request.edits))
         before, origin, waited = await self._asked(request, source, seeds, deadline)
-        asked, clamped = apply_edits(self.bundle, before, request.edits, extrapolate=request.extrapolate)
+        asked, clamped = await self.applied(request.edits, before, extrapolate=request.extrapolate)
         driven = asked
         if decoupling is not None:  # one of thousands of images, each with its bounds, takes some seconds
             driven = await asyncio.to_thread(decoupling.driven, before, asked, largest=LARGEST_ACTIVATION)
@@ -225,10 +224,9 @@ class Pipeline:
         """
         trip = plan.trip
         source = (await self.encode([pixels]))[0]
-        asked, clamped = apply_edits(
-            self.bundle,
-            source.activations,
+        asked, clamped = await self.applied(
             plan.edits,
+            source.activations,
             extrapolate=plan.extrapolate,
             held_attributes=plan.names_held,
         )
@@ -280,6 +278,24 @@ class Pipeline:
             reconstruction_activations=encoded[1],
             clamped=clamped,
             timing=timing,
+        )
+
+    async def applied(
+        self,
+        edits: Sequence[Edit],
+        activations: Float32,
+        *,
+        extrapolate: bool,
+        held_attributes: Sequence[str] = (),
+    ) -> tuple[Float32, list[Clamping]]:
+        """What `apply_edits` gives, beside the event loop: a thousand edits of attributes take seconds."""
+        return await asyncio.to_thread(
+            apply_edits,
+            self.bundle,
+            activations,
+            edits,
+            extrapolate=extrapolate,
+            held_attributes=held_attributes,
         )
 
     async def starts(
@@ -357,8 +373,7 @@ class Pipeline:
 
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
-        for edit in request.edits:  # before anything is sampled for it
-            target_of(self.bundle, edit)
+        targets_of(self.bundle, request.edits)  # before anything is sampled for them
         m = self.bundle.config.num_prototypes
         s = request.activations
         if s is not None and len(s) != m:

@@ -57,7 +57,8 @@ class EditModel(RequestModel):
 
     `set`, `add` and `scale` need a value: an activation, or log-odds of the attribute. `max` and `min` take
     its 0.99 and 0.01 quantile; a bundle without statistics has no quantiles, and these are refused there. An
-    attribute moves all prototypes together, as they vary together in the data.
+    attribute moves prototypes together, as they vary together in the data. Edits are applied in order: that
+    of an attribute leaves prototypes that were edited before it, and as far as it can attributes that were.
     """
 
     prototype: Annotated[int | str | None, Field(description="index or name")] = None
@@ -172,7 +173,8 @@ class TraceRequest(SampleRequest):
 class EditRequest(SourceModel):
     """`rounds`: how often the edit may be generated, each time corrected towards what was asked.
 
-    The round that reached most is returned; with `preserve`, it is weighed against what else has changed.
+    The round that reached most is returned; with `preserve` or `preserve_attributes`, it is weighed
+    against what of these has changed.
     """
 
     edits: Annotated[list[EditModel], Field(min_length=1, max_length=1000)]
@@ -186,11 +188,11 @@ class EditRequest(SourceModel):
         ),
     ] = []
     preserve_attributes: Annotated[
-        list[str],
+        list[Annotated[str, Field(max_length=200)]],
         Field(
             max_length=1000,
-            description="names of attributes whose log-odds are held where they are in the image, in what an "
-            "edit of an attribute asks and by the corrections; needs rounds of 2 or more",
+            description="names of attributes, each once, whose log-odds are held where they are in the "
+            "image, in what an edit of an attribute asks and by the corrections; needs rounds of 2 or more",
         ),
     ] = []
     decouple: Decouple = False

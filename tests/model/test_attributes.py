@@ -89,6 +89,28 @@ def test_two_attributes_that_are_moved_leave_each_other() -> None:
     np.testing.assert_allclose(weights @ attributes().directions([0, 1], statistics), np.eye(2), atol=1e-9)
 
 
+def test_what_holds_an_attribute_raises_it_by_half_at_most() -> None:
+    rng = np.random.default_rng(1)
+    s = rng.multivariate_normal([4.0, 4.0], [[1.0, 0.8], [0.8, 1.0]], 5_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    weights = attributes().probe_weights / statistics.spread
+    assert weights[0] @ attributes().directions([], statistics, held=[0])[:, 0] == pytest.approx(0.5)
+    together = np.diag(weights @ attributes().directions([], statistics, held=[0, 1, 2]))
+    assert ((together > 0.0) & (together < 0.5)).all()
+
+
+def test_two_attributes_that_say_the_same_share_one_change() -> None:
+    rng = np.random.default_rng(1)
+    s = rng.multivariate_normal([4.0, 4.0], [[1.0, 0.8], [0.8, 1.0]], 5_000).astype(np.float32)
+    statistics = ActivationStatistics.measure(s)
+    twins = attributes(probe_weights=np.array([[1.0, 0.3], [1.0 + 1e-7, 0.3], [0.0, 1.0]]))
+    alone = twins.directions([0], statistics)[:, 0]
+    for direction in twins.directions([0, 1], statistics).T:
+        np.testing.assert_allclose(direction, alone / 2.0, rtol=1e-5)
+    moved = twins.moved(s[:1], 0, np.array([1.0]), statistics, held=[1])
+    assert twins.probe_logits(moved, statistics)[0, 0] == pytest.approx(1.0, abs=0.01)  # the edit comes first
+
+
 def test_a_probe_that_says_nothing_has_no_direction() -> None:
     statistics = ActivationStatistics.measure(np.array([[1.0, 10.0], [3.0, 30.0]], np.float32))
     silent = attributes(probe_weights=np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from model.bundle import Bundle, Prototype
@@ -19,7 +20,7 @@ from service.engine.fake_runner import FakeRunner
 from service.engine.jobs import DenoiseJob, DenoiseResult, Ticket
 from service.metrics import Metrics
 from service.pipeline.editing import EditedImage, EditPlan, Preserve, Start, plan_edit
-from service.pipeline.edits import Edit
+from service.pipeline.edits import Edit, apply_edits
 from service.pipeline.errors import PipelineError, UnknownPrototypeError
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.round_trip import Inversion
@@ -141,6 +142,26 @@ def edit_with(core: CountingCore, bundle: Bundle, *plans: EditPlan) -> list[Edit
             return [await pipeline.edit(pixels, plan, math.inf) for plan in plans]
 
     return asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_others_are_served_while_many_attributes_are_asked_for(named: Bundle) -> None:
+    assert named.attributes is not None
+    edits = [Edit(None, "add", 0.01, name) for name in named.attributes.names * 10]
+    s = np.full((1, M), 1.0, np.float32)
+
+    async def scenario() -> tuple[int, npt.NDArray[np.float32]]:
+        async with AsyncEngine(core := CountingCore(named), max_queue=64) as engine:
+            cache = Cache(MemoryStore(max_bytes=2**20), namespace="", observer=Metrics())
+            pipeline, turns = Pipeline(named, engine, cache, core), 0
+            applied = asyncio.ensure_future(pipeline.applied(edits, s, extrapolate=False))
+            while not applied.done():
+                await asyncio.sleep(0)
+                turns += 1
+            return turns, applied.result()[0]
+
+    turns, applied = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert turns > 2  # of the event loop, where the work done there takes one
+    np.testing.assert_array_equal(applied, apply_edits(named, s, edits, extrapolate=False)[0])
 
 
 @pytest.mark.parametrize("inversion", ["ddim", "bdia"])

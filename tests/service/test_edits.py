@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from model.bundle import Bundle, Prototype
+from service.pipeline.editing import plan_edit
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
@@ -371,6 +372,54 @@ def test_an_edit_of_an_attribute_leaves_those_that_are_held(faces: Bundle, usual
         )
         shifts.append(sum(abs(log_odds(faces, edited, name) - before[name]) for name in skin))
     assert shifts[1] < 0.2 * shifts[0]
+
+
+@pytest.mark.parametrize("names", [("dark_skin", "green_collar"), ("black_hair", "fair_hair")])
+def test_an_edit_of_an_attribute_leaves_those_that_were_edited_before(
+    faces: Bundle, usual: Float32, names: tuple[str, str]
+) -> None:
+    edits = [Edit(None, "max", attribute=name) for name in names]
+    edited, clamped = apply_edits(faces, usual, edits, extrapolate=False)
+    for name in names:
+        target = attribute_target(faces, name)
+        assert log_odds(faces, edited, name) == pytest.approx(target.high, abs=0.1 * target.unit)
+    assert clamped == []
+
+
+def test_edits_of_one_attribute_add_up(faces: Bundle, usual: Float32) -> None:
+    edits = [Edit(None, "add", 2.0, name) for name in ("smile", "hat", "smile")]
+    edited, _ = apply_edits(faces, usual, edits, extrapolate=False)
+    for name, more in (("smile", 4.0), ("hat", 2.0)):
+        assert log_odds(faces, edited, name) - log_odds(faces, usual, name) == pytest.approx(more, abs=0.1)
+
+
+@pytest.mark.parametrize("extrapolate", [False, True])
+def test_an_edit_of_an_attribute_leaves_prototypes_that_were_edited_before(
+    faces: Bundle, usual: Float32, extrapolate: bool
+) -> None:
+    target = attribute_target(faces, "smile")
+    carrier = target.prototypes[0]
+    before = np.stack([usual, usual + np.float32(0.1)])
+    edits = [Edit(carrier, "add", 0.25), Edit(None, "max", attribute="smile")]
+    edited, _ = apply_edits(faces, before, edits, extrapolate=extrapolate)
+    np.testing.assert_allclose(edited[:, carrier], before[:, carrier] + 0.25, rtol=1e-6)
+    np.testing.assert_allclose(target.value(edited), target.high, atol=0.1 * target.unit)
+
+
+def test_attributes_that_are_edited_together_are_corrected_apart(faces: Bundle) -> None:
+    names = ("dark_skin", "light_skin")
+    plan = plan_edit(faces, [Edit(None, "max", attribute=names[0]), Edit(None, "min", attribute=names[1])])
+    assert [target.attribute for target in plan.targets] == list(names)
+    raised = [[one.readout @ other.direction for other in plan.targets] for one in plan.targets]
+    np.testing.assert_allclose(raised, np.eye(2), atol=1e-6)
+    alone = [attribute_target(faces, name) for name in names]
+    assert abs(alone[0].readout @ alone[1].direction) > 0.1
+
+
+def test_a_model_without_labels_has_no_attributes_to_hold(faces: Bundle) -> None:
+    unlabelled = dataclasses.replace(faces, attributes=None)
+    with pytest.raises(PipelineError, match="preserve_attributes needs labels"):
+        plan_edit(unlabelled, [Edit(0, "max")], preserve_attributes=["hat"])
 
 
 def test_edit_loop_holds_an_attribute_where_it_was() -> None:

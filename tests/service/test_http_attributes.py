@@ -112,7 +112,13 @@ def test_attributes_are_held_in_an_edit_of_a_prototype(real: httpx.Client, image
         ({"preserve_attributes": ["Hat"]}, 404, "there is no attribute 'Hat'"),
         ({"preserve_attributes": ["Coat", "Coat"]}, 422, "more than once: Coat"),
         ({"preserve_attributes": ["Bag"]}, 422, "both edited and to be preserved: Bag"),
-        ({"preserve_attributes": ["Coat"], "rounds": 1}, 422, "preserve needs rounds of at least 2"),
+        (
+            {"preserve_attributes": ["Coat"], "rounds": 1},
+            422,
+            "preserve_attributes needs rounds",
+        ),
+        ({"preserve_attributes": ["Hat", "Hat"]}, 404, "there is no attribute 'Hat'"),
+        ({"preserve_attributes": ["x" * 201]}, 422, "at most 200 characters"),
     ],
 )
 def test_attributes_that_cannot_be_held_are_refused(
