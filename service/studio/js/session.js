@@ -238,8 +238,7 @@ export class Session {
   holdAttribute(name, isHeld) {
     this.#record(`hold of ${name}`);
     const others = this.state.held.filter((other) => other !== name);
-    this.store.update({ held: isHeld ? [...others, name] : others });
-    this.#edit(this.state.edits);
+    this.#edit(this.state.edits, isHeld ? [...others, name] : others);
   }
 
   resetEdit(index) {
@@ -262,8 +261,8 @@ export class Session {
     this.#edit([]);
   }
 
-  #edit(edits) {
-    this.store.update({ edits, held: heldBeside(edits, this.state.held), ...this.#undoState() });
+  #edit(edits, held = this.state.held) {
+    this.store.update({ edits, held: heldBeside(edits, held), ...this.#undoState() });
     this.#changeSoon(SETTLE_MS);
   }
 
@@ -407,9 +406,10 @@ export class Session {
   }
 }
 
-/** Those of the held attributes that no edit moves. */
+/** Those of the held attributes that no edit moves; the same list where that is all of them, as nothing has changed then. */
 function heldBeside(edits, held) {
-  return held.filter((name) => editOf(edits, attributeTarget(name)) === undefined);
+  const isLeft = (name) => editOf(edits, attributeTarget(name)) === undefined;
+  return held.every(isLeft) ? held : held.filter(isLeft);
 }
 
 function megabytes(bytes) {

@@ -45,8 +45,8 @@ export function timeline({ session, showCode }) {
     if (outcome === null || (traced !== null && traced.source !== source)) clear();
     if (panel.open && outcome !== null) trace();
   });
-  session.store.follow(["edits", "settings", "source"], () => isStale() && halt()); // what it traces is not what is shown any more
-  session.store.follow(["edits", "settings", "source", "outcome"], () => (run.disabled = wanted() === null));
+  session.store.follow(["edits", "held", "settings", "source"], () => isStale() && halt()); // what it traces is not what is shown any more
+  session.store.follow(["edits", "held", "settings", "source", "outcome"], () => (run.disabled = wanted() === null));
   session.store.follow(["prototypes", "focus"], () => traced !== null && show());
   session.store.follow(["isPlaying"], ({ isPlaying }) => {
     clearInterval(playing);
