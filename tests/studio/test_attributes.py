@@ -130,6 +130,17 @@ def test_nothing_is_held_in_samples_anew_and_the_page_says_so(
     expect(hold).to_have_attribute("aria-pressed", "true")
 
 
+def test_names_of_attributes_are_whole_on_a_phone(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#edits=@Bag=max&held=Coat", url=quick_url, size=(360, 740))
+    is_done(page)
+    names = page.locator(".attribute-name")
+    expect(names).to_have_count(10)
+    assert [
+        name for name in names.all() if name.evaluate("node => node.scrollWidth > node.clientWidth")
+    ] == []
+    assert grave_problems(page) == []
+
+
 def test_pointing_at_an_attribute_shows_where_its_strongest_prototype_is(
     open_studio: OpenStudio, quick_url: str
 ) -> None:
