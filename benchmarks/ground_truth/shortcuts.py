@@ -328,7 +328,7 @@ def table_of(readings: Sequence[Reading]) -> list[str]:
         f"quantile, or where said its attribute's log-odds, mean of {NUM_SAMPLES} generated pictures; found: "
         f"share of the real ones that score above all but {FALSE_ALARMS:.0%} of the others; matched: against "
         "the planted pairs themselves, in the models in which they are not planted. AUC with 95% bootstrap "
-        "interval over pairs.",
+        "interval over pairs, as if those of one model were independent.",
         "",
         "| seen by | AUC, strengths .25 to 1 | found | AUC, .5 to 1 | found | AUC, matched | found |",
         "|---|---|---|---|---|---|---|",

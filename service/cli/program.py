@@ -53,7 +53,7 @@ STATUSES: tuple[tuple[type[PatronusError], int], ...] = (  # the first match cou
 def program() -> None:
     """Encode, generate, edit and explain images with learned visual prototypes.
 
-    Commands run the model here (the shipped bundle, or --bundle), or ask a service (--url, or
+    Commands run the model here (a shipped one, or that of --bundle), or ask a service (--url, or
     PATRONUS_CLIENT_URL). Images are files, folders or quoted globs. Results go to stdout and into
     files, everything else to stderr.
 

@@ -28,7 +28,8 @@ def with_sampling(command: F) -> F:
             click.option(
                 "--activations",
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="sample under the activations in this JSON file: a list of numbers",
+                help="sample under the activations in this JSON file: a list of numbers; "
+                "with --x-t inverted, in place of the picture's",
             ),
             click.option("-e", "--edit", "edits", type=EditType(), multiple=True, help=EDITS_HELP),
             click.option("--extrapolate", is_flag=True, help="let edits leave the data's quantiles"),

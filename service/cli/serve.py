@@ -33,10 +33,13 @@ def serve(**options: str | None) -> int:
     return serving.main(environment={**os.environ, **given})
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)
+def _help(item: dataclasses.Field[Any]) -> str:
+    """The setting, and its default where there is one that is the same for everybody."""
+    variable, default = PREFIX + item.name.upper(), item.default
+    if default is dataclasses.MISSING:
+        return f"{variable}  [default: the user's]"
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"{variable}  [default: {shown}]" if shown else variable
 
 
 for item in dataclasses.fields(Settings):
@@ -45,7 +48,6 @@ for item in dataclasses.fields(Settings):
             click.Option(
                 ["--" + item.name.replace("_", "-"), item.name],
                 metavar="VALUE",
-                help=f"{PREFIX}{item.name.upper()}"
-                + (f", {shown}" if (shown := _shown(item.default)) else ""),
+                help=_help(item),
             )
         )

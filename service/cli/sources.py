@@ -32,7 +32,9 @@ def image_files(given: Sequence[str]) -> list[Path]:
     for text in given:
         path = Path(text)
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir()
+            )
             reason = f"the folder {text} holds no {', '.join(SUFFIXES)}"
         elif path.exists():
             found, reason = [path], ""

@@ -163,7 +163,7 @@ def with_target(command: F, *, timeout_s: float = 600.0) -> F:
                 "--bundle",
                 type=BundleType(),
                 help="run this bundle here, a directory or hf://ORGANISATION/NAME[@REVISION] "
-                "(default: PATRONUS_BUNDLE, else the shipped one)",
+                "(default: PATRONUS_BUNDLE, else the shipped ones)",
             ),
             click.option(
                 "--url",

@@ -52,9 +52,9 @@ def diagnosis_page(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n<p>{_what_was_done(diagnosis)}</p>\n"
+        f"<body><main><h1>{escape(title)}</h1>\n<p>{_what_was_done(diagnosis)}</p>\n"
         + "\n".join(sections)
-        + "</body></html>\n"
+        + "</main></body></html>\n"
     )
 
 
@@ -215,7 +215,8 @@ def _asked(item: CouplingModel, asked: float) -> str:
     if "asked" in item.explained_by:
         share = ", all of it" if abs(item.effect) <= abs(asked) else ", half of it or more"
     if item.attribute is not None:
-        return f"the request itself asks for {asked:+z.2f}{share}"
+        beyond = "" if _is_of_attribute(item) else f", <b>{item.beyond:+z.2f}</b> goes beyond it"
+        return f"the request itself asks for {asked:+z.2f}{share}{beyond}"
     return f"the attribute's probe reads the changed prototype itself: {asked:+z.2f}{share}"
 
 
@@ -239,8 +240,8 @@ def _own_effects(diagnosis: DiagnoseResponse, names: _Names) -> str:
         "<section><h2>Own effects</h2><p>How far what was changed moved itself, and how far it was asked to, "
         "in standard deviations of the training data. What does not move itself cannot be judged.</p>"
         f"<details{is_open}><summary>{len(rows)} changed</summary>"
-        f'<div class="wide"><table class="rows"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        "</table></div></details></section>"
+        f'<div class="wide" tabindex="0"><table class="rows"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></details></section>"
     )
 
 
@@ -255,7 +256,7 @@ def _ranking(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_si
     heads += ["leakage", "p, corrected", "r in the data"]
     heads += ["overlap"] if table.shows_overlap else []
     heads += ["AUROC"] if table.shows_auroc else []
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", *heads))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("rank", *heads))
     rows = []
     for rank, item in enumerate(table.couplings, start=1):
         cells = _cells(heads, _columns(item, table, names, image_size, reach))
@@ -264,7 +265,7 @@ def _ranking(table: _Table, diagnosis: DiagnoseResponse, names: _Names, image_si
     return (
         f"<section>{title}<p>{len(table.couplings)} of {table.num_pairs} pairs are shown; "
         f"<b>{table.num_established}</b> are established.</p>{_legend(table, diagnosis)}"
-        f'<div class="wide"><table class="rows"><thead><tr>{head}</tr></thead>'
+        f'<div class="wide" tabindex="0"><table class="rows"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
@@ -400,7 +401,7 @@ def _matrix(table: _Table, diagnosis: DiagnoseResponse) -> str:
         f"<section><h2>{title}</h2><p>Rows are changed, columns change. The colour is {colour}: blue rises, "
         f"red falls, the strongest is {strongest_effect(table.effects):.2f} standard deviations. Framed is "
         f"established (p, corrected for all {table.num_pairs} pairs, is {diagnosis.thresholds.p:g} or less), "
-        f'grey is what is changed itself.</p><div class="wide">{picture}</div></section>'
+        f'grey is what is changed itself.</p><div class="wide" tabindex="0">{picture}</div></section>'
     )
 
 

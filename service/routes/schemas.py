@@ -812,6 +812,7 @@ class CouplingModel(BaseModel):
 class AttributesDiagnosis(BaseModel):
     """Effects on labelled attributes: on the log-odds of linear probes on the re-encoded activations.
 
+    Their standard deviations are worked out from the correlations of activations, as if those were normal.
     num_pairs: all that were tested, for which p is corrected; num_established: of those.
     """
 

@@ -24,7 +24,7 @@ from service.routes.schemas import EnhancedSource, VisualizedPrototype, Visualiz
 
 DEFAULT_NUM_SAMPLES = 20
 """n of the paper."""
-FEW_PROTOTYPES, LARGE_SIDE, SMALL_SIDE = 40, 128, 96
+FEW_PROTOTYPES, LARGE_SIDE, SMALL_SIDE = 100, 128, 96
 """Pictures of a montage are large where there are few prototypes."""
 
 

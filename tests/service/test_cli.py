@@ -105,6 +105,7 @@ def test_a_command_answers_the_same_here_and_by_url(
 def test_encode_reads_files_folders_and_globs_once_each(
     folder: Path, real_url: str, capsys: pytest.CaptureFixture[str], bundle: Bundle
 ) -> None:
+    (folder / "album.png").mkdir()
     given = [str(folder / "a.png"), str(folder), str(folder / "**" / "*.png")]
     assert main(["encode", *given, "--csv", "--url", real_url]) == 0
     header, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
@@ -191,6 +192,23 @@ def test_visualize_says_in_how_many_pictures_a_prototype_rose(
     assert main(["visualize", "3", *given, "--url", fake_url]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert (header.split()[-2:], row.split()[-3:]) == (["rose", "in"], ["none", "of", "1"])
+
+
+def test_run_that_made_an_edit_is_traced(
+    folder: Path, real_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--steps", "10", "--json", "-q", "--url", real_url]
+    shirt = str(folder / "a.png")
+    assert (
+        main(["edit", shirt, "-e", "21=max", "--start", "600", "-o", str(folder / "out.png"), *common]) == 0
+    )
+    (edited,) = json.loads(capsys.readouterr().out)["images"]
+    driven = folder / "driven.json"
+    driven.write_text(json.dumps(edited["activations"]["driven"]))
+    way = ["--x-t", "inverted", "--start", str(edited["start_timestep"])]
+    assert main(["trace", "--image", shirt, "--activations", str(driven), *way, *common]) == 0
+    (traced,) = json.loads(capsys.readouterr().out)["images"]
+    assert_same(traced["previews"][-1]["image"], edited["image"])
 
 
 def test_what_an_attribute_does_to_others_comes_first(
@@ -298,7 +316,9 @@ def test_a_key_is_taken_without_the_line_end_of_its_file_and_is_never_shown(
 def test_every_command_has_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     for name in program.commands:
         assert main([name, "--help"]) == 0
-        assert f"Usage: patronus {name}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"Usage: patronus {name}" in shown
+        assert "MISSING" not in shown
     for shell in completion.params[0].type.choices:  # type: ignore[attr-defined]
         assert main(["completion", shell]) == 0
         assert "_PATRONUS_COMPLETE" in capsys.readouterr().out

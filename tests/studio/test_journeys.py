@@ -200,6 +200,29 @@ def test_timeline_shows_the_run_that_made_the_edited_picture(open_studio: OpenSt
     assert difference(last, edited_picture(page)) <= 1  # the last x_0_hat is the picture
 
 
+def test_timeline_says_of_what_does_not_emerge_where_it_was(open_studio: OpenStudio) -> None:
+    page = open_studio("#edits=21=6.5&steps=5")
+    timeline = page.locator(".timeline-panel")
+    expect(timeline).to_contain_text("The run that made the edited picture.")
+    timeline.get_by_role("button", name="Code").click()
+    page.get_by_role("button", name="JSON", exact=True).click()
+    body = json.loads(page.locator("pre.code").inner_text())["body"]
+    image = httpx.get(f"{page.url.split('#')[0]}references/0").content
+    body["image"] = base64.b64encode(image).decode()
+    traced = httpx.post(f"{page.url.split('#')[0]}trace", json=body, timeout=60).json()
+    page.keyboard.press("Escape")
+    for prototype, emergence in enumerate(traced["images"][0]["emergence"]):
+        slider(page, prototype).focus()
+        if emergence is None:
+            wanted = re.compile(
+                f"Prototype {prototype} does not emerge: it is (already there|weak) at the first step"
+            )
+        else:
+            wanted = re.compile(f"Prototype {prototype} (emerges|fades) at t = {emergence}, step \\d of 5")
+        expect(timeline).to_contain_text(wanted)
+    assert None in traced["images"][0]["emergence"]
+
+
 def test_timeline_of_samples_is_of_the_first_of_them(open_studio: OpenStudio) -> None:
     page = open_studio("#method=generate&edits=21=6.5&steps=5&num_images=2&seed=7")
     timeline = page.locator(".timeline-panel")

@@ -59,7 +59,8 @@ EDITS_OVER_A_LINK = """async (model) => {
         ...[1e-7, 0, 1 / 3, 7.011723].map((value, i) => set("prototype", i, value)),
         { target: { kind: "attribute", index: "a=b, c & %" }, op: "max" },
     ];
-    return [edits, fromHash(toHash({ model, source: null, edits, settings, view: "studio" })).edits];
+    const state = { model, source: null, edits, held: [], settings, view: "studio" };
+    return [edits, fromHash(toHash(state)).edits];
 }"""
 
 
