@@ -79,6 +79,7 @@ export class Session {
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
   start(wanted) {
     this.#leave();
+    const { view: before } = this.state;
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
       this.store.update({ models });
@@ -86,7 +87,8 @@ export class Session {
       await this.#load(name, options);
       const edits = wanted.edits.filter(({ target }) => this.#has(target));
       const held = wanted.held.filter((name) => this.#has(attributeTarget(name)));
-      this.store.update({ view: wanted.view, edits, held: heldBeside(edits, held), settings: wanted.settings });
+      const view = this.state.view === before ? wanted.view : this.state.view; // another was chosen meanwhile
+      this.store.update({ view, edits, held: heldBeside(edits, held), settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
   }
