@@ -53,6 +53,7 @@ def edit(
     edits: tuple[Edit, ...],
     start: str,
     preserve: tuple[int | str, ...],
+    preserve_attributes: tuple[str, ...],
     reconstruction: bool,
     as_json: bool,
     out: Path,
@@ -66,6 +67,7 @@ def edit(
     \b
     patronus edit shirt.png -e 21=max
     patronus edit shirt.png -e @Bag=max
+    patronus edit face.png -e @smile=max --preserve-attribute dark_skin
     patronus edit shirts/ -e 21=+0.5 -e 3=min --preserve others -o edited/
     """
     files = image_files(images)
@@ -73,6 +75,8 @@ def edit(
     chosen: EditOptions = {**options, "start": start_of(start)}  # type: ignore[typeddict-item]
     if preserve:
         chosen["preserve"] = "others" if preserve == ("others",) else list(preserve)
+    if preserve_attributes:
+        chosen["preserve_attributes"] = preserve_attributes
     answers, rows = [], []
     with target.open() as session:
         for file, written in zip(files, paths, strict=True):

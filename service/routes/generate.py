@@ -77,7 +77,7 @@ def generate_router(context: Context) -> APIRouter:
         openapi_extra=body_of(EditRequest, files=True),
     )
     async def edit(request: Request) -> Response:
-        """Change prototypes in a given image and keep the rest: invert it, then regenerate with s edited."""
+        """Change prototypes or attributes in an image, keep the rest: invert it, regenerate with s edited."""
 
         async def work(deadline: float, follower: Follower | None) -> Response:
             started = time.perf_counter()

@@ -144,7 +144,7 @@ class SampleRequest(SourceModel):
     seed: Seed = 0
     x_T: Annotated[
         Literal["random", "inverted"],
-        Field(description="inverted: the given image's own x_T, by DDIM inversion"),
+        Field(description="inverted: the given image's own x_T, by `inversion`"),
     ] = "random"
     start: Annotated[
         Literal["full"] | Timestep,

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.studio.conftest import OpenStudio
+from tests.studio.conftest import GatedRunner, OpenStudio
 from tests.studio.test_accessibility import grave_problems
 from tests.studio.test_journeys import attribute, body_of, is_done
 
@@ -48,9 +48,13 @@ def test_what_moved_along_is_held_by_a_click(open_studio: OpenStudio) -> None:
     assert name is not None
     told = name.removeprefix("Hold ").replace(" ", "_")
     with page.expect_response("**/edit") as answered:
-        skin.get_by_role("button", name=name).click()
+        skin.get_by_role("button", name=name).press("Enter")
     assert json.loads(answered.value.request.post_data or "")["preserve_attributes"] == [told]
     is_done(page)
+    still = page.locator(".effects").get_by_role("button", name=name)
+    expect(page.locator(".effects")).to_contain_text("Held: attributes")
+    expect(still).to_be_focused()  # also where the row has moved to what is held
+    expect(still).to_have_attribute("aria-pressed", "true")
     hold = page.locator(".attributes").get_by_role("button", name=name)
     expect(hold).to_have_attribute("aria-pressed", "true")
     page.wait_for_url(f"**held={told}*")
@@ -69,6 +73,72 @@ def test_a_link_holds_attributes(open_studio: OpenStudio, quick_url: str) -> Non
     with page.expect_request("**/edit") as sent:
         page.get_by_role("button", name="More Trouser", exact=True).click()
     assert body_of(sent.value)["preserve_attributes"] == ["Coat", "T-shirt/top"]
+
+
+def test_hold_of_the_summary_is_let_go_at_once_and_keeps_the_focus(
+    open_studio: OpenStudio, gated: tuple[str, GatedRunner]
+) -> None:
+    url, runner = gated
+    page = open_studio("#edits=@Bag=max&held=Coat", url=url)
+    is_done(page)
+    hold = page.locator(".effects").get_by_role("button", name="Hold Coat", exact=True)
+    expect(hold).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".timeline-panel .status")).to_be_hidden()
+    runner.gate.clear()
+    hold.press("Enter")
+    expect(hold).to_have_attribute("aria-pressed", "false")  # before there is a picture
+    expect(page.get_by_role("button", name="Trace")).to_be_disabled()  # of a run that is not there yet
+    runner.gate.set()
+    is_done(page)
+    expect(page.locator(".effects")).not_to_contain_text("Held: attributes")
+    assert page.evaluate("() => document.activeElement.closest('.effects') !== null")
+    page.keyboard.press("Control+z")
+    expect(page.locator(".effects")).to_contain_text("Held: attributes")
+
+
+def test_what_is_held_gets_the_rounds_that_it_needs(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#edits=@Bag=max&rounds=1", url=quick_url)
+    is_done(page)
+    page.get_by_text("How it is done").click()
+    rounds = page.locator("[data-setting=rounds]")
+    expect(rounds).to_have_value("1")
+    hold = page.locator(".attributes").get_by_role("button", name="Hold Coat", exact=True)
+    with page.expect_request("**/edit") as sent:
+        hold.click()
+    assert body_of(sent.value)["rounds"] == 2
+    expect(rounds).to_have_value("2")
+    expect(page.get_by_label("Rounds, 2 or more to hold")).to_be_visible()
+    is_done(page)
+    with page.expect_request("**/edit") as sent:
+        hold.click()
+    assert body_of(sent.value)["rounds"] == 1  # what was chosen holds again
+
+
+def test_nothing_is_held_in_samples_anew_and_the_page_says_so(
+    open_studio: OpenStudio, quick_url: str
+) -> None:
+    page = open_studio("#edits=@Bag=max&held=Coat&method=generate", url=quick_url)
+    is_done(page)
+    hold = page.locator(".attributes").get_by_role("button", name="Hold Coat", exact=True)
+    expect(hold).to_be_disabled()
+    expect(hold).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".attributes-panel .legend")).to_contain_text("this one is sampled anew")
+    page.get_by_text("How it is done").click()
+    with page.expect_request("**/edit") as sent:
+        page.get_by_label("The picture is").select_option("edit")
+    assert body_of(sent.value)["preserve_attributes"] == ["Coat"]
+    expect(hold).to_have_attribute("aria-pressed", "true")
+
+
+def test_names_of_attributes_are_whole_on_a_phone(open_studio: OpenStudio, quick_url: str) -> None:
+    page = open_studio("#edits=@Bag=max&held=Coat", url=quick_url, size=(360, 740))
+    is_done(page)
+    names = page.locator(".attribute-name")
+    expect(names).to_have_count(10)
+    assert [
+        name for name in names.all() if name.evaluate("node => node.scrollWidth > node.clientWidth")
+    ] == []
+    assert grave_problems(page) == []
 
 
 def test_pointing_at_an_attribute_shows_where_its_strongest_prototype_is(

@@ -275,7 +275,7 @@ def test_every_way_of_editing_is_sent(open_studio: OpenStudio) -> None:
     page.get_by_text("How it is done").click()
     choices = {
         "Starts at": ("auto", "start"),
-        "Holds": ("others", "preserve"),
+        "Held prototypes": ("others", "preserve"),
         "Inversion": ("bdia", "inversion"),
     }
     for label, (option, field) in choices.items():
@@ -378,7 +378,7 @@ def test_attribute_is_raised_exported_and_undone(
     shown = base64.b64decode(edited_picture(page).split(",")[1])
     expect(more).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".effects")).to_contain_text(
-        re.compile(r"Bag log-odds -?[\d.]+ → -?[\d.]+ of -?[\d.]+")
+        re.compile(r"Bag log-odds [+−][\d.]+ → [+−][\d.]+ of [+−][\d.]+")
     )
     page.get_by_role("button", name="Export").click()
     code = page.locator("pre.code")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.studio.conftest import OpenStudio
 from tests.studio.test_journeys import EXAMPLE, body_of, is_done, raise_prototype
@@ -27,6 +27,24 @@ def test_back_and_forward_go_through_the_views_and_keep_the_edits(
     page.go_forward()
     expect(page.locator(".gallery")).to_be_visible()
     assert "edits=21%3D" in page.url
+
+
+def test_view_that_is_chosen_while_the_page_still_loads_stays(
+    open_studio: OpenStudio, quick_url: str
+) -> None:
+    page = open_studio("#edits=21=5", url=quick_url)
+    is_done(page)
+    held: list[Route] = []
+    page.route("**/models", lambda route: held.append(route))
+    with page.expect_request("**/models"):
+        page.reload()
+    page.locator("[data-view=compare]").click()
+    (route,) = held
+    route.continue_()
+    expect(page.locator(".pair .facts").nth(1)).to_be_visible()
+    expect(page).to_have_title("Compare · Prototype Studio")
+    page.locator("[data-view=studio]").click()
+    expect(page.locator(".bar.is-edited")).to_have_count(1)
 
 
 @pytest.mark.parametrize("side", [28, 1500])

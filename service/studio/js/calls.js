@@ -7,7 +7,7 @@
  */
 
 import { toApi } from "./edits.js";
-import { DEFAULT_SETTINGS } from "./settings.js";
+import { DEFAULT_SETTINGS, leastRounds } from "./settings.js";
 
 const INLINE_CHARACTERS = 100_000;
 /** Larger pictures are sent once, and named by their image_id from then on. */
@@ -59,7 +59,7 @@ export function change(model, source, edits, held, settings) {
 }
 
 function edit(model, source, edits, held, settings) {
-  const { steps, start, inversion, rounds } = settings;
+  const { steps, start, inversion } = settings;
   return post("/edit", {
     model,
     ...pictureOf(source),
@@ -70,7 +70,7 @@ function edit(model, source, edits, held, settings) {
     ...(held.length > 0 && { preserve_attributes: held }),
     start,
     inversion,
-    rounds,
+    rounds: Math.max(settings.rounds, leastRounds(settings, held)),
     preview_every: 2,
   });
 }

@@ -80,5 +80,6 @@ export function tellingMove(prototypes, activations) {
 
 /** A number with its sign, as +1.4 or −0.3. */
 export function signed(value, digits = 1) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  const sign = Number(value.toFixed(digits)) < 0 ? "−" : "+"; // of what is shown: there is no −0.0
+  return `${sign}${Math.abs(value).toFixed(digits)}`;
 }

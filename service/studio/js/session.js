@@ -79,6 +79,7 @@ export class Session {
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
   start(wanted) {
     this.#leave();
+    const { view: before } = this.state;
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
       this.store.update({ models });
@@ -86,7 +87,8 @@ export class Session {
       await this.#load(name, options);
       const edits = wanted.edits.filter(({ target }) => this.#has(target));
       const held = wanted.held.filter((name) => this.#has(attributeTarget(name)));
-      this.store.update({ view: wanted.view, edits, held: heldBeside(edits, held), settings: wanted.settings });
+      const view = this.state.view === before ? wanted.view : this.state.view; // another was chosen meanwhile
+      this.store.update({ view, edits, held: heldBeside(edits, held), settings: wanted.settings });
       await this.#restore(wanted.origin);
     });
   }
@@ -238,8 +240,7 @@ export class Session {
   holdAttribute(name, isHeld) {
     this.#record(`hold of ${name}`);
     const others = this.state.held.filter((other) => other !== name);
-    this.store.update({ held: isHeld ? [...others, name] : others });
-    this.#edit(this.state.edits);
+    this.#edit(this.state.edits, isHeld ? [...others, name] : others);
   }
 
   resetEdit(index) {
@@ -262,8 +263,8 @@ export class Session {
     this.#edit([]);
   }
 
-  #edit(edits) {
-    this.store.update({ edits, held: heldBeside(edits, this.state.held), ...this.#undoState() });
+  #edit(edits, held = this.state.held) {
+    this.store.update({ edits, held: heldBeside(edits, held), ...this.#undoState() });
     this.#changeSoon(SETTLE_MS);
   }
 
@@ -407,9 +408,10 @@ export class Session {
   }
 }
 
-/** Those of the held attributes that no edit moves. */
+/** Those of the held attributes that no edit moves; the same list where that is all of them, as nothing has changed then. */
 function heldBeside(edits, held) {
-  return held.filter((name) => editOf(edits, attributeTarget(name)) === undefined);
+  const isLeft = (name) => editOf(edits, attributeTarget(name)) === undefined;
+  return held.every(isLeft) ? held : held.filter(isLeft);
 }
 
 function megabytes(bytes) {

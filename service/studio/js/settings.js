@@ -11,7 +11,7 @@ export const CHOICES = {
     ["auto", "where it emerges"],
   ],
   preserve: [
-    ["none", "nothing else"],
+    ["none", "none"],
     ["others", "all others"],
   ],
   inversion: [
@@ -47,6 +47,11 @@ export const DEFAULT_SETTINGS = Object.freeze({
   num_images: 1,
   x_T: "random",
 });
+
+/** The rounds an edit needs: what else it changes is taken back in the second at the earliest. @param {string[]} held attributes */
+export function leastRounds({ preserve }, held) {
+  return preserve === "others" || held.length > 0 ? 2 : RANGES.rounds[0];
+}
 
 /** The value of a setting that a text stands for; the usual one where it stands for none. @param {string} text */
 export function settingFrom(name, text) {

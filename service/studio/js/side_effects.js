@@ -6,14 +6,16 @@ const NOTABLE_STDS = 0.5;
 /** Of a prototype, in standard deviations; of attributes the service says what is notable. */
 
 /**
+ * @typedef {{name: string, before: number, achieved: number, change: number, asked_change: number, is_notable: boolean}}
+ *   OtherAttribute as POST /edit describes it
  * @param {{call: any, response: any}} outcome of /edit
  * @param {import("./prototypes.js").Prototype[]} prototypes
  * @returns {{edited: {prototype: any, before: number, asked: number, achieved: number}[],
  *   attributes: {name: string, before: number, asked: number, achieved: number}[],
- *   others: {prototype: any, change: number}[],
- *   otherAttributes: {name: string, before: number, achieved: number, change: number, asked_change: number}[]|null}}
+ *   others: {prototype: any, change: number}[], heldAttributes: OtherAttribute[], otherAttributes: OtherAttribute[]|null}}
  *   others: by how many standard deviations from what was asked of them, the most first; that is what was before,
- *   unless an attribute moves them all. otherAttributes: as POST /edit describes them; null: a model without labels
+ *   unless an attribute moves them all. heldAttributes: whether they moved or not; otherAttributes: those that moved,
+ *   and are not held; null: a model without labels
  */
 export function changes({ call, response }, prototypes) {
   const { before, asked, achieved } = response.activations;
@@ -27,6 +29,8 @@ export function changes({ call, response }, prototypes) {
     }))
     .filter(({ change }) => Math.abs(change) >= NOTABLE_STDS)
     .sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
-  const otherAttributes = response.other_attributes?.filter(({ is_notable }) => is_notable) ?? null;
-  return { edited, attributes: response.attributes, others, otherAttributes };
+  const isHeld = ({ name }) => response.preserved_attributes.includes(name);
+  const heldAttributes = (response.other_attributes ?? []).filter(isHeld);
+  const otherAttributes = response.other_attributes?.filter((attribute) => attribute.is_notable && !isHeld(attribute)) ?? null;
+  return { edited, attributes: response.attributes, others, heldAttributes, otherAttributes };
 }

@@ -4,18 +4,24 @@ import { askedOf, reachOf, readable } from "../attributes.js";
 import { element } from "../dom.js";
 import { attributeTarget, editOf } from "../edits.js";
 import { signed } from "../prototypes.js";
+import { holdButton } from "./hold_button.js";
 
 const SLIDER_STEPS = 200;
+const HOLD = {
+  edit: "Hold: it stays where it is in the picture when anything else is edited.",
+  generate: "Hold is for pictures that are kept and edited; this one is sampled anew.",
+};
 
 /** @param {{session: import("../session.js").Session}} tools */
 export function attributeEdits({ session }) {
   let rows = [];
+  const holdLegend = element("span", {});
   const list = element("ul", { class: "attributes", "aria-labelledby": "attributes-title", onmouseleave: () => session.look(null) });
   const panel = element(
     "details",
     { class: "panel attributes-panel", open: true, hidden: true },
     element("summary", {}, element("h2", { id: "attributes-title" }, "Attributes")),
-    element("p", { class: "legend" }, "Each moves all prototypes together, as they go together in the data. Hold: it stays where it is in the picture when others are edited. AUROC: how surely it is told."),
+    element("p", { class: "legend" }, "Each moves all prototypes together, as they go together in the data. ", holdLegend, " AUROC: how surely it is told."),
     list,
   );
 
@@ -24,23 +30,11 @@ export function attributeEdits({ session }) {
     list.replaceChildren(...rows.map(({ item }) => item));
     panel.hidden = rows.length === 0;
   });
+  session.store.follow(["settings"], ({ settings }) => (holdLegend.textContent = HOLD[settings.method]));
   session.store.follow(["attributes", "source", "edits", "held", "outcome", "settings"], (state) => {
     for (const row of rows) row.show(state);
   });
   return panel;
-}
-
-/** Holds an attribute where it is in the picture. @param {import("../session.js").Session} session @param {string} name */
-export function holdButton(session, name) {
-  const button = element("button", { type: "button", "aria-pressed": "false", "aria-label": `Hold ${readable(name)}`, onclick: () => session.holdAttribute(name, button.getAttribute("aria-pressed") !== "true") }, "Hold");
-  return {
-    element: button,
-    /** @param {string[]} held @param {boolean} isPossible nothing is held against its own edit, or in samples anew */
-    show: (held, isPossible) => {
-      button.disabled = !isPossible;
-      button.setAttribute("aria-pressed", String(isPossible && held.includes(name)));
-    },
-  };
 }
 
 /** @param {import("../session.js").Session} session @param {import("../attributes.js").Attribute} attribute */
@@ -82,13 +76,14 @@ function attributeRow(session, attribute) {
     return button;
   }
 
-  function show({ source, edits, held, outcome, settings }) {
+  function show(state) {
+    const { source, edits, outcome, settings } = state;
+    hold.show(state);
     const edit = editOf(edits, attributeTarget(name));
     for (const [op, button] of Object.entries(buttons)) {
       button.disabled = source === null;
       button.setAttribute("aria-pressed", String(edit?.op === op));
     }
-    hold.show(held, source !== null && edit === undefined && settings.method === "edit");
     item.classList.toggle("is-edited", edit !== undefined);
     amount.hidden = edit === undefined;
     if (edit === undefined) return;

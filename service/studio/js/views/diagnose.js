@@ -58,7 +58,9 @@ export function diagnoseView({ session, showCode }) {
       ["Prototypes", prototypes.map((prototype) => [keyOf({ kind: "prototype", index: prototype.index }), fullNameOf(prototype)])],
     ].filter(([, options]) => options.length > 0);
     if (!groups.some(([, options]) => options.some(([key]) => key === which))) which = isEdited ? "edited" : "all";
+    const hadFocus = choice.contains(document.activeElement);
     choice.replaceChildren(select("Change", groups, which, (value) => (which = value)));
+    if (hadFocus) choice.querySelector("select").focus();
   });
   session.store.follow(["model"], clear);
   session.store.follow(["diagnosed"], ({ diagnosed }) => {

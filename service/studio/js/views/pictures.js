@@ -1,16 +1,12 @@
-/** Original, reconstruction and edited picture side by side, heat maps over them, and what the edit did. */
+/** Original, reconstruction and edited picture side by side, heat maps over them; below, what the edit did. */
 
 import { readable } from "../attributes.js";
 import * as calls from "../calls.js";
 import { EMPTY_IMAGE, element, pixelImage, pngUrl } from "../dom.js";
 import { Locator } from "../locator.js";
-import { changes } from "../side_effects.js";
-import { holdButton } from "./attribute_edits.js";
+import { fullNameOf } from "../prototypes.js";
 import { place } from "./boxed_picture.js";
-import { fullNameOf, nameOf, pictureUrl, signed } from "../prototypes.js";
-
-const SHOWN_SIDE_EFFECTS = 3;
-const SHOWN_ATTRIBUTES = 5;
+import { editSummary } from "./edit_summary.js";
 
 export function pictures({ session, showCode }) {
   const original = frame("Original");
@@ -19,7 +15,6 @@ export function pictures({ session, showCode }) {
   const where = element("span", { "aria-live": "polite" });
   const whereCode = element("button", { type: "button", class: "plain", hidden: true, "aria-label": "Where: Code", onclick: () => showCode(located) }, "Code");
   let located = null; // the call that told where
-  const summary = element("div", { class: "effects", hidden: true });
   const undo = element("button", { type: "button", "aria-keyshortcuts": "Control+Z", onclick: () => session.undo() }, "Undo");
   const redo = element("button", { type: "button", "aria-keyshortcuts": "Control+Shift+Z", onclick: () => session.redo() }, "Redo");
   const reset = element("button", { type: "button", onclick: () => session.resetEdits() }, "Reset edits");
@@ -36,7 +31,7 @@ export function pictures({ session, showCode }) {
     element("div", { class: "pictures" }, original.figure, reconstruction.figure, edited.figure),
     element("div", { class: "where-line" }, where, whereCode),
     session.changing.status.element,
-    summary,
+    editSummary(session),
   );
 
   session.store.follow(["canUndo", "canRedo", "edits"], ({ canUndo, canRedo, edits }) => {
@@ -63,11 +58,6 @@ export function pictures({ session, showCode }) {
     const waits = source !== null && live === null && outcome === null;
     edited.note(waits ? "Move a slider" : "");
     reconstruction.note(waits ? "Comes with the first edit" : "");
-  });
-
-  session.store.follow(["outcome", "prototypes"], (state) => {
-    summary.replaceChildren(...summaryOf(session, state));
-    summary.hidden = summary.childElementCount === 0;
   });
 
   const locator = new Locator(session.api);
@@ -177,87 +167,4 @@ function whereText(prototype, { original, edited }) {
   const place = `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}`;
   const change = edited === null ? "" : `, after the edit ${edited.activation.toFixed(2)}`;
   return `${fullNameOf(prototype)} is strongest in ${place}: ${original.activation.toFixed(2)}${change}.`;
-}
-
-/** What was asked and reached, and what else changed. */
-function summaryOf(session, { outcome, prototypes }) {
-  if (outcome?.response.activations?.achieved === undefined) return [];
-  const { edited, attributes, others, otherAttributes } = changes(outcome, prototypes);
-  const clamped = outcome.response.clamped.map(({ prototype, attribute, requested, used }) =>
-    element("p", { class: "muted" }, `${beyondText(prototypes[prototype], attribute, requested)}, ${used.toFixed(2)} was used. Tick Extrapolate to leave the data's range.`),
-  );
-  const cause = causeOf(session, edited, attributes);
-  return [
-    element("h3", {}, "Asked and reached"),
-    ...attributes.map(({ name, before, asked, achieved }) =>
-      element("p", {}, `${readable(name)} `, element("span", { class: "number muted" }, `log-odds ${before.toFixed(1)} → ${achieved.toFixed(1)} of ${asked.toFixed(1)} asked`)),
-    ),
-    ...edited.map(({ prototype, before, asked, achieved }) =>
-      row(prototype, `${before.toFixed(2)} → ${achieved.toFixed(2)} of ${asked.toFixed(2)} asked`, null),
-    ),
-    ...clamped,
-    ...(otherAttributes === null ? [] : attributesThatMoved(session, otherAttributes, cause)),
-    element("h3", {}, `What else changed: prototypes${attributes.length === 0 ? "" : ", beyond what was asked of them"}`),
-    ...(others.length === 0 ? [element("p", { class: "muted" }, "None by half a standard deviation of the training data.")] : []),
-    ...others.slice(0, SHOWN_SIDE_EFFECTS).map(({ prototype, change }) => row(prototype, `${signed(change)} sd`, measureButton(cause, nameOf(prototype)))),
-  ];
-}
-
-/** Attributes that no edit names, and how much of their change the request itself asked for. */
-function attributesThatMoved(session, moved, cause) {
-  const more = moved.slice(SHOWN_ATTRIBUTES).map(({ name, change }) => `${readable(name)} ${signed(change)} sd`);
-  return [
-    element("h3", {}, "What else changed: attributes"),
-    element("p", { class: "muted" }, moved.length === 0 ? "None by half a standard deviation of the training data." : "In standard deviations of the training data; asked: what the edit itself carries of it."),
-    ...moved.slice(0, SHOWN_ATTRIBUTES).map(({ name, before, achieved, change, asked_change }) =>
-      element(
-        "div",
-        { class: "effect of-attribute" },
-        element(
-          "span",
-          {},
-          `${readable(name)} `,
-          element("span", { class: "number" }, `${signed(change)} sd`),
-          element("span", { class: "number muted" }, `, asked ${signed(asked_change)}; log-odds ${signed(before)} → ${signed(achieved)}`),
-        ),
-        holdOf(session, name),
-        measureButton(cause, readable(name)),
-      ),
-    ),
-    ...(more.length === 0 ? [] : [element("p", { class: "muted number" }, `And ${more.join(", ")}.`)]),
-  ];
-}
-
-/** To hold what moved; as far as the page offers that attribute to be edited. */
-function holdOf(session, name) {
-  const { attributes, held } = session.state;
-  if (!attributes.some((attribute) => attribute.name === name)) return null;
-  const hold = holdButton(session, name);
-  hold.show(held, true);
-  return hold.element;
-}
-
-function beyondText(prototype, attribute, requested) {
-  if (attribute === null) return `${nameOf(prototype)}: ${requested.toFixed(2)} is beyond the data`;
-  return `${readable(attribute)}: log-odds of ${requested.toFixed(2)} take activations beyond the data`;
-}
-
-function row(prototype, text, action) {
-  return element(
-    "div",
-    { class: "effect" },
-    pixelImage(pictureUrl(prototype), ""),
-    element("span", {}, `${nameOf(prototype)} `, element("span", { class: "number muted" }, text)),
-    action,
-  );
-}
-
-/** What a diagnosis of an edit is of: its first attribute, or else its first prototype. */
-function causeOf(session, edited, attributes) {
-  if (attributes.length > 0) return { name: readable(attributes[0].name), diagnose: () => session.diagnoseAttribute(attributes[0].name) };
-  return { name: nameOf(edited[0].prototype), diagnose: () => session.diagnose(edited[0].prototype.index) };
-}
-
-function measureButton(cause, affected) {
-  return element("button", { type: "button", "aria-label": `Measure whether ${cause.name} and ${affected} are coupled`, onclick: cause.diagnose }, "Measure");
 }
