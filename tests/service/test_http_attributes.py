@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from model.bundle import Bundle
+from service.cli import main
 from service.cli.edits import EditType
 from service.client import Client, Edit
 from tests.service.conftest import b64
@@ -177,6 +180,7 @@ def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes])
     with Client(real_url) as client:
         edited = client.edit(reference_pngs[0], [Edit(None, "max", attribute="Bag")], steps=4, rounds=1)
         assert edited.attributes[0].name == "Bag"
+        assert edited.preserved_attributes == ()
         assert edited.other_attributes is not None
         assert "Bag" not in {other.name for other in edited.other_attributes}
         first, last = edited.other_attributes[0], edited.other_attributes[-1]
@@ -184,6 +188,20 @@ def test_the_client_edits_attributes(real_url: str, reference_pngs: list[bytes])
         listed = client.prototypes().attributes
         assert listed is not None
         assert "Bag" in [attribute.name for attribute in listed]
+        holding = client.edit(reference_pngs[0], [Edit(21, "max")], steps=2, preserve_attributes=("Bag",))
+        assert holding.preserved_attributes == ("Bag",)
+
+
+def test_the_command_line_holds_attributes(
+    real_url: str, reference_pngs: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(reference_pngs[0])
+    at = ["--url", real_url, "--steps", "2", "-o", str(tmp_path / "out.png"), "--json"]
+    for held in ([], ["Coat", "Ankle boot"]):
+        options = [word for name in held for word in ("--preserve-attribute", name)]
+        assert main(["edit", str(tmp_path / "a.png"), "-e", "@Bag=max", *options, *at]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)["images"]
+        assert answer["preserved_attributes"] == held
 
 
 @pytest.mark.parametrize(
