@@ -44,14 +44,17 @@ class _InProcess(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _Exchange(request.read())
-        running = asyncio.run_coroutine_threadsafe(exchange.run(self._app, _scope(request)), self._loop)
-        body = _Body(exchange, running, self._loop)
+        work = exchange.run(self._app, _scope(request))
+        running = None
         try:
+            running = asyncio.run_coroutine_threadsafe(work, self._loop)
             status, headers = exchange.started.result()
         except BaseException:  # Ctrl-C: the work that nobody waits for any more would hold up the end
-            body.close()
+            self._loop.call_soon_threadsafe(exchange.left.set)
+            if running is not None:
+                running.exception()
             raise
-        return httpx.Response(status, headers=headers, stream=body)
+        return httpx.Response(status, headers=headers, stream=_Body(exchange, running, self._loop))
 
 
 @dataclass(eq=False)

@@ -423,7 +423,7 @@ def test_in_process_who_interrupts_a_request_leaves_it() -> None:
     with in_process(app) as transport, httpx.Client(transport=transport) as client:
         with pytest.raises(KeyboardInterrupt):
             client.get(LOCAL_URL)
-        assert has_left.is_set()
+        assert has_left.wait(20.0)
 
 
 def test_in_process_a_stream_is_live_and_leaving_it_stops_the_work(settings: Settings) -> None:

@@ -19,6 +19,7 @@ def test_every_step_is_shown_on_demand(open_studio: OpenStudio, quick_url: str) 
     page = open_studio(url=quick_url)
     show_me = page.get_by_role("button", name="Show me")
     assert step(page) == "edited"
+    expect(show_me).to_be_enabled()
     show_me.press("Enter")
     expect(page.locator(".guide li[aria-current=step]")).to_have_attribute("data-step", "located")
     expect(show_me).to_be_focused()
