@@ -47,6 +47,21 @@ def test_view_that_is_chosen_while_the_page_still_loads_stays(
     expect(page.locator(".bar.is-edited")).to_have_count(1)
 
 
+def test_picture_that_is_chosen_while_the_page_still_loads_stays(
+    open_studio: OpenStudio, quick_url: str
+) -> None:
+    page = open_studio(url=quick_url)
+    expect(page.locator(".pictures")).to_contain_text("reference picture 0")
+    held: list[Route] = []
+    page.route("**/references?*", lambda route: held.append(route))
+    with page.expect_request("**/references?*"):
+        page.reload()
+    page.locator("#file").set_input_files(EXAMPLE)
+    (route,) = held
+    route.continue_()
+    expect(page.locator(".pictures")).to_contain_text("example.png")
+
+
 @pytest.mark.parametrize("side", [28, 1500])
 def test_reload_keeps_an_uploaded_picture_and_its_edits(
     open_studio: OpenStudio, quick_url: str, tmp_path: Path, side: int

@@ -57,6 +57,8 @@ export class Session {
   #history = new History();
   #settling = 0;
   #reading = null; // the source that is being encoded, until it is
+  #isOpening = false; // from the start of the page, or of a link, until its model is there
+  #early = null; // the file that was chosen before its model was there
 
   /** @param {import("./api.js").Api} api @param {import("./store.js").Store} store */
   constructor(api, store) {
@@ -79,6 +81,7 @@ export class Session {
   /** Ask what is served, and open what the link names. @param {ReturnType<import("./url_hash.js").fromHash>} wanted */
   start(wanted) {
     this.#leave();
+    this.#isOpening = true;
     const { view: before } = this.state;
     return this.loading.start("Asking the service which models it has…", async (options) => {
       const { models } = await this.api.json(calls.models(), options);
@@ -89,7 +92,7 @@ export class Session {
       const held = wanted.held.filter((name) => this.#has(attributeTarget(name)));
       const view = this.state.view === before ? wanted.view : this.state.view; // another was chosen meanwhile
       this.store.update({ view, edits, held: heldBeside(edits, held), settings: wanted.settings });
-      await this.#restore(wanted.origin);
+      await this.#begin(wanted.origin);
     });
   }
 
@@ -97,8 +100,8 @@ export class Session {
   openModel(name) {
     return this.loading.start(`Opening ${name}…`, async (options) => {
       const source = await this.#load(name, options);
-      if (source?.origin.kind === "upload") await this.#use({ ...source, imageId: null });
-      else await this.#restore(null);
+      if (this.#early === null && source?.origin.kind === "upload") await this.#use({ ...source, imageId: null });
+      else await this.#begin(null);
     });
   }
 
@@ -108,6 +111,7 @@ export class Session {
       this.api.json(calls.prototypes(model), options),
       this.api.json(calls.references(model), options),
     ]);
+    this.#isOpening = false;
     const source = this.#reading ?? this.state.source;
     this.#leave();
     this.#history.clear();
@@ -142,6 +146,13 @@ export class Session {
     return kind === "prototype" ? index < prototypes.length : attributes.some(({ name }) => name === index);
   }
 
+  /** Show the picture that was chosen meanwhile, or else what is to be shown at first. */
+  #begin(origin) {
+    const early = this.#early;
+    this.#early = null;
+    return early === null ? this.#restore(origin) : this.useFile(early);
+  }
+
   #restore(origin) {
     if (origin?.kind === "sample") return this.samplePrior(origin.seed);
     if (origin?.kind === "upload") return this.useUpload(origin.name, origin.base64, pngUrl(origin.base64));
@@ -156,6 +167,10 @@ export class Session {
 
   /** @param {File} file */
   useFile(file) {
+    if (this.#isOpening) {
+      this.#early = file;
+      return;
+    }
     return this.sourcing.start("Reading the picture…", async (options) => {
       if (file.size > MAX_FILE_BYTES) throw new Problem(413, `this file has ${megabytes(file.size)}, this page takes up to ${megabytes(MAX_FILE_BYTES)}`);
       const url = await dataUrl(file);
@@ -211,7 +226,7 @@ export class Session {
       activations,
       live: null,
       outcome: null,
-      ...NO_LOOK,
+      ...(this.state.source !== null && NO_LOOK), // what was looked at before there was a picture is to be shown
     });
     this.#changeSoon(0);
   }

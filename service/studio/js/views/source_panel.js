@@ -55,7 +55,7 @@ export function sourcePanel({ session }) {
     if (event.dataTransfer.files.length > 0) take(event.dataTransfer.files[0]);
   }
   function take(chosen) {
-    if (chosen === undefined || session.state.model === null) return;
+    if (chosen === undefined) return;
     file.value = ""; // so that the same file can be chosen again
     session.useFile(chosen);
   }
