@@ -113,7 +113,7 @@ def diagnose(
                  of a prototype only that counts: within what was asked, p is 1
     leakage      beyond, as a share of the own effect
     p            of no effect, corrected for all pairs of its kind; 0.05 or less is established
-    seen beside  data: the two correlate in the training data as well; overlap: both
+    seen beside  data: the two, of attributes their probes, correlate over the data; overlap: both
                  prototypes look at the same place; asked: half of the effect, or more, was
                  asked for. None of these is a proof of the cause.
 
@@ -248,9 +248,10 @@ def _legend(found: Diagnosis, columns: Sequence[str]) -> list[str]:
     if "seen_beside" in columns and found.thresholds is not None:
         least = found.thresholds
         lines.append(
-            f"seen beside, which proves no cause: data, r in the training data is {least.data_correlation:g} "
-            f"or more in the direction of the effect; overlap, boxes overlap by {least.overlap:.2f} or more; "
-            f"asked, {least.asked:.0%} or more of the effect was asked for"
+            "seen beside, which proves no cause: data, r of the activations (of attributes: of what their "
+            f"probes read) over the training data is {least.data_correlation:g} or more in the direction of "
+            f"the effect; overlap, boxes overlap by {least.overlap:.2f} or more; asked, {least.asked:.0%} or "
+            "more of the effect was asked for"
         )
     return lines
 

@@ -173,6 +173,11 @@ def prototype_index(bundle: Bundle, prototype: int | str) -> int:
     for index, entry in enumerate(bundle.prototypes):
         if entry.name == prototype:
             return index
+    if bundle.attributes is not None and prototype in bundle.attributes.names:
+        raise UnknownPrototypeError(
+            f'{prototype!r} is an attribute, not a prototype: name it so ({{"attribute": ...}}, @ on the '
+            "command line)"
+        )
     raise UnknownPrototypeError(f"there is no prototype named {prototype[:100]!r}")
 
 

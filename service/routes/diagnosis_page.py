@@ -215,7 +215,9 @@ def _asked(item: CouplingModel, asked: float) -> str:
     if "asked" in item.explained_by:
         share = ", all of it" if abs(item.effect) <= abs(asked) else ", half of it or more"
     if item.attribute is not None:
-        beyond = "" if _is_of_attribute(item) else f", <b>{item.beyond:+z.2f}</b> goes beyond it"
+        beyond = f", <b>{item.beyond:+z.2f}</b> goes beyond it"
+        if _is_of_attribute(item):
+            beyond = "; an edit with <code>preserve_attributes</code> asks for less" if share else ""
         return f"the request itself asks for {asked:+z.2f}{share}{beyond}"
     return f"the attribute's probe reads the changed prototype itself: {asked:+z.2f}{share}"
 
@@ -279,7 +281,8 @@ def _legend(table: _Table, diagnosis: DiagnoseResponse) -> str:
         "leakage": "the effect as a share of the own effect of what was changed",
         "p": f"of {'nothing beyond' if table.shows_beyond else 'no effect'}, by flipping signs of samples, "
         f"corrected for all {table.num_pairs} pairs of this table; {least.p:g} or less is established",
-        "r in the data": "correlation of the two in the training data; of "
+        "r in the data": "correlation of the activations, or of what the attributes' probes read, over the "
+        "training data, which is not that of the labels; of "
         f"{least.data_correlation:g} or more, in the direction of the effect, it is marked as also "
         "correlated. It was only observed, and proves no cause",
     }
@@ -490,9 +493,10 @@ along with all others, and what it reads in the prototype's own change counts as
 without any coupling names one; prototypes and attributes are a table each. Established effects rank first,
 then those of which the interval leaves most. An effect can be established and still too small to matter.</dd>
 <dt>Also correlated, same place</dt><dd>The effect was measured by changing something in this model. That the
-two correlate in the training data, or that both look at the same place (the mean intersection over union of
-their boxes is {least.overlap:.2f} or more), was only seen beside it. It fits a shortcut that was learned, or
-one thing seen twice, and proves neither.</dd>
+two correlate over the training data (their activations, or what the attributes' probes read, which can
+confuse labels that the data has apart), or that both look at the same place (the mean intersection over
+union of their boxes is {least.overlap:.2f} or more), was only seen beside it. It fits a shortcut that was
+learned, or one thing seen twice, and proves neither.</dd>
 <dt>Pictures</dt><dd>The sample with the median effect. The solid frame is where the prototype is that was
 changed, the dashed one where the other is.</dd>
 <dt>AUROC</dt><dd>Below 0.5, a low activation is the sign of the attribute. A prototype that stands for an

@@ -8,7 +8,7 @@ import { holdButton } from "./hold_button.js";
 
 const SLIDER_STEPS = 200;
 const HOLD = {
-  edit: "Hold: it stays where it is in the picture when anything else is edited.",
+  edit: "Hold: edits of anything else are asked to leave it, as far as they can.",
   generate: "Hold is for pictures that are kept and edited; this one is sampled anew.",
 };
 

@@ -10,7 +10,7 @@ import { Task } from "../task.js";
 import { boxed } from "./boxed_picture.js";
 
 const SEEN_BESIDE = {
-  data: "the two go together in the training data",
+  data: "the two correlate over the training data",
   overlap: "both look at the same pixels",
   asked: "at least half of it was asked for",
 };
