@@ -76,7 +76,7 @@ def test_a_link_holds_attributes(open_studio: OpenStudio, quick_url: str) -> Non
 
 
 def test_hold_of_the_summary_is_let_go_at_once_and_keeps_the_focus(
-    open_studio: OpenStudio, gated: tuple[str, GatedRunner]
+    gated: tuple[str, GatedRunner], open_studio: OpenStudio
 ) -> None:
     url, runner = gated
     page = open_studio("#edits=@Bag=max&held=Coat", url=url)
