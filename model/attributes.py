@@ -94,7 +94,7 @@ class Attributes:
             for k in np.argsort(-either_sign, kind="stable")[:count]
         ]
 
-    def probe_logits(self, activations: Float32 | Float64, statistics: ActivationStatistics) -> Float64:
+    def probe_logits(self, activations: Float32, statistics: ActivationStatistics) -> Float64:
         """Log-odds (..., K) that images with s (..., m) have each attribute, by the probes."""
         return np.asarray(statistics.standardised(activations) @ self.probe_weights.T + self.probe_biases)
 

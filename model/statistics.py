@@ -126,7 +126,7 @@ class ActivationStatistics:
     def _score_values(self) -> Float64:
         return np.column_stack([self.minimum, self.quantiles, self.maximum])  # (m, 101)
 
-    def standardised(self, activations: Float32 | Float64) -> Float64:
+    def standardised(self, activations: Float32) -> Float64:
         """s (..., m) less its mean, in units of `spread`."""
         return np.asarray((activations - self.mean) / self.spread)
 

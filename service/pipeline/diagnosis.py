@@ -88,9 +88,9 @@ class AttributeEffects:
 
     effects: (J, K), in standard deviations of the log-odds over the training data; asked: (J, K), in the same
     unit, what the probes read in the change of s as it was asked for, or where a prototype is changed, in its
-    own change; data_correlation: (J, K), of s_j, or
-    the changed attribute's log-odds, and these; auroc: (J, K), of s_j alone as a sign of the attribute, NaN
-    where an attribute is changed; couplings: the first in rank.
+    own change; data_correlation: (J, K), of s_j, or the changed attribute's log-odds, and these; auroc:
+    (J, K), of s_j alone as a sign of the attribute, NaN where an attribute is changed; couplings: the first
+    in rank.
     """
 
     names: tuple[str, ...]

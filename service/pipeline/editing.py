@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +20,9 @@ from service.pipeline.edits import (
     Target,
     attribute_index,
     joint_attribute_targets,
+    named_targets,
     prototype_index,
-    target_of,
+    repeated,
 )
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding
@@ -93,7 +93,7 @@ def plan_edit(
     prototypes, or those that carry an edited attribute, emerge. decouple: drive, from the first round on,
     what is held (without `preserve`, all others) against the measured effects of the edit.
     """
-    targets = targets_of(bundle, edits)
+    targets = list(named_targets(bundle, edits).values())
     edited = edited_prototypes(targets)
     held = _held(bundle, edited, preserve)
     targets, held_attributes = _moved_and_held(bundle, targets, preserve_attributes)
@@ -120,20 +120,6 @@ def plan_edit(
         decoupling=decoupling,
         held_attributes=held_attributes,
     )
-
-
-def targets_of(bundle: Bundle, edits: Sequence[Edit]) -> list[Target]:
-    """What edits move, each once, in the order of the first edit of each. Raises as `target_of` does."""
-    targets: dict[int | str, Target] = {}
-    for edit in edits:
-        if edit.attribute is not None:
-            named: int | str = edit.attribute
-        else:
-            assert edit.prototype is not None  # checked at construction
-            named = prototype_index(bundle, edit.prototype)
-        if named not in targets:
-            targets[named] = target_of(bundle, edit)
-    return list(targets.values())
 
 
 def edited_prototypes(targets: Sequence[Target]) -> list[int]:
@@ -182,6 +168,16 @@ class EditedImage:
         return self.plan.num_calls(self.rounds)
 
     @property
+    def moments(self) -> dict[str, Float32]:
+        """Activations (m,): before the edit, asked, achieved, and of the reconstruction, by these names."""
+        return {
+            "before": self.source.activations,
+            "asked": self.asked,
+            "achieved": self.achieved,
+            "reconstruction": self.reconstruction_activations,
+        }
+
+    @property
     def leakage(self) -> float | None:
         """Mean |achieved - asked| of activations that no edit names, in `plan.spread`; None without either.
 
@@ -199,9 +195,8 @@ def _held(bundle: Bundle, edited: Sequence[int], preserve: Preserve) -> list[int
     if preserve == "others":
         return [j for j in range(bundle.config.num_prototypes) if j not in edited]
     held = [prototype_index(bundle, prototype) for prototype in preserve]
-    repeated = sorted(j for j, count in Counter(held).items() if count > 1)
-    if repeated:
-        raise PipelineError(f"preserve names prototypes more than once: {repeated}")
+    if twice := repeated(held):
+        raise PipelineError(f"preserve names prototypes more than once: {twice}")
     both = sorted(set(held) & set(edited))
     if both:
         raise PipelineError(f"prototypes {both} are both edited and to be preserved")
@@ -222,9 +217,8 @@ def _moved_and_held(
         attributes_of(bundle, "preserve_attributes")
     for name in names:
         attribute_index(bundle, name)
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise PipelineError(f"preserve_attributes names some more than once: {', '.join(repeated)}")
+    if twice := repeated(names):
+        raise PipelineError(f"preserve_attributes names some more than once: {', '.join(twice)}")
     both = sorted(set(names) & set(moved))
     if both:
         raise PipelineError(f"attributes are both edited and to be preserved: {', '.join(both)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from service.pipeline.measured import attributes_of, statistics_of
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+T = TypeVar("T", int, str)
 Operation = Literal["set", "add", "scale", "max", "min"]
 
 LARGEST_ACTIVATION = float(np.log(1.0 / 1e-4))
@@ -189,9 +190,8 @@ def prototype_indices(bundle: Bundle, prototypes: Sequence[int | str] | None) ->
     if prototypes is None:
         return list(range(bundle.config.num_prototypes))
     indices = [prototype_index(bundle, prototype) for prototype in prototypes]
-    repeated = sorted(j for j, count in Counter(indices).items() if count > 1)
-    if repeated:
-        raise PipelineError(f"prototypes are asked for more than once: {repeated}")
+    if twice := repeated(indices):
+        raise PipelineError(f"prototypes are asked for more than once: {twice}")
     return indices
 
 
@@ -201,9 +201,26 @@ def attribute_targets(bundle: Bundle, names: Sequence[str]) -> list[Target]:
     Raises UnknownAttributeError, and PipelineError for one that is given twice or a bundle without labels.
     """
     targets = [attribute_target(bundle, name) for name in names]
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise PipelineError(f"attributes are asked for more than once: {', '.join(repeated)}")
+    if twice := repeated(names):
+        raise PipelineError(f"attributes are asked for more than once: {', '.join(twice)}")
+    return targets
+
+
+def repeated(items: Sequence[T]) -> list[T]:
+    """Those that are there more than once, ascending."""
+    return sorted(item for item, count in Counter(items).items() if count > 1)
+
+
+def named_targets(bundle: Bundle, edits: Sequence[Edit]) -> dict[int | str, Target]:
+    """What edits move, each once, by index or name of attribute, in the order of the first edit of each.
+
+    Raises as `target_of` does.
+    """
+    targets: dict[int | str, Target] = {}
+    for edit in edits:
+        named = _named(bundle, edit)
+        if named not in targets:
+            targets[named] = target_of(bundle, edit)
     return targets
 
 
@@ -225,14 +242,11 @@ def apply_edits(
     """
     edited = activations.copy()
     clampings = []
-    targets: dict[tuple[int | str | None, str | None], Target] = {}
+    targets = named_targets(bundle, edits)
     held = list(held_attributes)
     is_set = np.zeros(edited.shape[-1], bool)
     for edit in edits:
-        named = edit.prototype, edit.attribute
-        if named not in targets:
-            targets[named] = target_of(bundle, edit)
-        target = targets[named]
+        target = targets[_named(bundle, edit)]
         requested = _requested(bundle, edit, target, edited)
         if target.prototype is not None:
             low, high = (0.0, LARGEST_ACTIVATION) if extrapolate else (target.low, target.high)
@@ -263,6 +277,14 @@ def apply_edits(
             pair = float(requested.ravel()[first]), float(used.ravel()[first])
             clampings.append(Clamping(target.prototype, *pair, low, high, target.attribute))
     return edited, clampings
+
+
+def _named(bundle: Bundle, edit: Edit) -> int | str:
+    """The index of the prototype that is edited, or the attribute's name. Raises UnknownPrototypeError."""
+    if edit.attribute is not None:
+        return edit.attribute
+    assert edit.prototype is not None  # checked at construction
+    return prototype_index(bundle, edit.prototype)
 
 
 def _with_log_odds(
@@ -330,26 +352,24 @@ class EditLoop:
         """
         self._round += 1
         shortfall = self.asked - achieved  # (m,)
-        missed = [_missed(target, self.asked, achieved) for target in self._targets]
-        drift = [_missed(target, self._before, achieved) for target in self._held_attributes]
-        cost = sum(abs(miss) / target.unit for miss, target in zip(missed, self._targets, strict=True))
+        missed = [(target, _missed(target, self.asked, achieved)) for target in self._targets]
+        drift = [(target, _missed(target, self._before, achieved)) for target in self._held_attributes]
+        cost = sum(abs(miss) / target.unit for target, miss in missed)
         for deviations in (
             (np.abs(shortfall) / self._spread)[self._held],
-            [abs(miss) / target.unit for miss, target in zip(drift, self._held_attributes, strict=True)],
+            [abs(miss) / target.unit for target, miss in drift],
         ):
             if len(deviations):
                 cost += HELD_WEIGHT * float(np.mean(deviations))
         if cost < self._best:
             self._best, self.best_round = cost, self._round
-        everything = zip([*missed, *drift], [*self._targets, *self._held_attributes], strict=True)
-        near = all(abs(miss) <= _tolerance(target) for miss, target in everything)
+        near = all(abs(miss) <= _tolerance(target) for target, miss in [*missed, *drift])
         if near and not np.any(np.abs(shortfall[self._held]) > EDIT_TOLERANCE):
             return False
         change = np.zeros(len(self.asked))
-        for target, miss in zip(self._targets, missed, strict=True):
-            change += miss * target.direction
-        for target, miss in zip(self._held_attributes, drift, strict=True):
-            change += HELD_GAIN * miss * target.direction
+        for gain, parts in ((1.0, missed), (HELD_GAIN, drift)):
+            for target, miss in parts:
+                change += gain * miss * target.direction
         change[self._held] += HELD_GAIN * shortfall[self._held]
         self.driven = np.clip(self.driven + change, 0.0, LARGEST_ACTIVATION).astype(np.float32)
         return True

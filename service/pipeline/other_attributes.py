@@ -38,13 +38,8 @@ def other_attributes(bundle: Bundle, edited: EditedImage) -> list[OtherAttribute
     attributes, statistics = bundle.attributes, bundle.statistics
     if attributes is None or statistics is None:
         return None
-    moments = (
-        edited.source.activations,
-        edited.asked,
-        edited.achieved,
-        edited.reconstruction_activations,
-    )
-    log_odds = attributes.probe_logits(np.stack(moments), statistics)  # (4, K)
+    moments = edited.moments
+    log_odds = attributes.probe_logits(np.stack([*moments.values()]), statistics)  # (4, K)
     before, asked, achieved, unedited = log_odds / attributes.logit_spread(statistics)
     change = achieved - before  # (K,)
     is_notable = np.minimum(np.abs(change), np.abs(achieved - unedited)) >= NOTABLE_CHANGE
@@ -53,10 +48,7 @@ def other_attributes(bundle: Bundle, edited: EditedImage) -> list[OtherAttribute
     return [
         OtherAttribute(
             name=attributes.names[k],
-            before=float(log_odds[0, k]),
-            asked=float(log_odds[1, k]),
-            achieved=float(log_odds[2, k]),
-            reconstruction=float(log_odds[3, k]),
+            **{moment: float(log_odds[i, k]) for i, moment in enumerate(moments)},
             change=float(change[k]),
             asked_change=float(asked[k] - before[k]),
             is_notable=bool(is_notable[k]),

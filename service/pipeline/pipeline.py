@@ -30,13 +30,14 @@ from service.cache.cache import Cache
 from service.engine.async_engine import AsyncEngine
 from service.engine.engine_core import EngineCore
 from service.engine.jobs import DenoiseJob, EncodeJob, EncodeResult, Network, OnStep, Timing
-from service.pipeline.editing import EditedImage, EditPlan, decoupling_of, targets_of
+from service.pipeline.editing import EditedImage, EditPlan, decoupling_of
 from service.pipeline.edits import (
     LARGEST_ACTIVATION,
     Clamping,
     Edit,
     EditLoop,
     apply_edits,
+    named_targets,
 )
 from service.pipeline.errors import PipelineError
 from service.pipeline.known_images import Encoding, KnownImages, together
@@ -183,7 +184,8 @@ class Pipeline:
         source = None if request.pixels is None else (await self.encode([request.pixels]))[0]
         decoupling = None
         if request.decouple and request.edits:
-            decoupling = decoupling_of(self.bundle, targets_of(self.bundle, request.edits))
+            targets = list(named_targets(self.bundle, request.edits).values())
+            decoupling = decoupling_of(self.bundle, targets)
         before, origin, waited = await self._asked(request, source, seeds, deadline)
         asked, clamped = await self.applied(request.edits, before, extrapolate=request.extrapolate)
         driven = asked
@@ -198,8 +200,7 @@ class Pipeline:
             table = trip.back if request.is_way_back else table
             listener = _listener(feed, Stage.INVERT, len(trip.there))
             begin = await self._images.invert_along(trip, source, listener, deadline, len(table))
-            x = np.repeat(begin.x[None], request.num_images, axis=0)
-            memory = None if begin.memory is None else np.repeat(begin.memory[None], len(x), axis=0)
+            x, memory = begin.copies(request.num_images)
         else:
             x = np.stack([initial_noise(seed, self.bundle.config.image.shape) for seed in seeds])
         denoise = partial(self._denoise, table, x, driven, seeds, deadline, memory=memory)
@@ -235,14 +236,15 @@ class Pipeline:
 
         async def regenerated(*s: Float32, stage: Stage) -> tuple[Pixels, list[Float32], Timing]:
             with span(stage.value):
+                x, memory = start.copies(len(s))
                 pixels, timing = await self._denoise(
                     trip.back,
-                    np.repeat(start.x[None], len(s), axis=0),
+                    x,
                     np.stack(s),
                     (0,) * len(s),
                     deadline,
                     on_step=_listener(feed, stage, len(trip.back)),
-                    memory=None if start.memory is None else np.repeat(start.memory[None], len(s), axis=0),
+                    memory=memory,
                 )
                 return pixels, await self._activations(pixels), timing
 
@@ -373,7 +375,7 @@ class Pipeline:
 
     def _check_generate(self, request: GenerateRequest) -> None:
         self._check_steps(request.steps)
-        targets_of(self.bundle, request.edits)  # before anything is sampled for them
+        named_targets(self.bundle, request.edits)  # before anything is sampled for them
         m = self.bundle.config.num_prototypes
         s = request.activations
         if s is not None and len(s) != m:

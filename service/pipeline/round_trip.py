@@ -34,6 +34,11 @@ class Noised:
     x: Float32
     memory: Float32 | None
 
+    def copies(self, count: int) -> tuple[Float32, Float32 | None]:
+        """x and memory for `count` samples, each (count, C, H, W)."""
+        memory = None if self.memory is None else np.repeat(self.memory[None], count, axis=0)
+        return np.repeat(self.x[None], count, axis=0), memory
+
 
 @dataclass(frozen=True, eq=False)
 class RoundTrip:

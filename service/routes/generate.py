@@ -141,11 +141,7 @@ def _edit_response(
         image=to_base64(files[0]),
         reconstruction=to_base64(files[1]),
         activations=EditActivations(
-            before=numbers(edited.source.activations),
-            asked=numbers(edited.asked),
-            driven=numbers(edited.driven),
-            achieved=numbers(edited.achieved),
-            reconstruction=numbers(edited.reconstruction_activations),
+            driven=numbers(edited.driven), **{moment: numbers(s) for moment, s in edited.moments.items()}
         ),
         attributes=[
             EditedAttribute(name=target.attribute, **_log_odds(target, edited))
@@ -169,15 +165,11 @@ def _other_attributes(bundle: Bundle, edited: EditedImage) -> list[OtherAttribut
     if found is None:
         return None
     return [
-        OtherAttribute(
-            name=item.name,
-            before=round(item.before, 6),
-            asked=round(item.asked, 6),
-            achieved=round(item.achieved, 6),
-            reconstruction=round(item.reconstruction, 6),
-            change=round(item.change, 6),
-            asked_change=round(item.asked_change, 6),
-            is_notable=item.is_notable,
+        OtherAttribute.model_validate(
+            {
+                name: round(value, 6) if isinstance(value, float) else value
+                for name, value in vars(item).items()
+            }
         )
         for item in found
     ]
@@ -185,10 +177,4 @@ def _other_attributes(bundle: Bundle, edited: EditedImage) -> list[OtherAttribut
 
 def _log_odds(target: Target, edited: EditedImage) -> dict[str, float]:
     """The numbers of an EditedAttribute."""
-    moments = {
-        "before": edited.source.activations,
-        "asked": edited.asked,
-        "achieved": edited.achieved,
-        "reconstruction": edited.reconstruction_activations,
-    }
-    return {name: round(float(target.value(s)), 6) for name, s in moments.items()}
+    return {moment: round(float(target.value(s)), 6) for moment, s in edited.moments.items()}

@@ -54,3 +54,23 @@ export function select(label, options, value, onchange, attributes = {}) {
   field.append(...options.map(made));
   return element("label", { class: "field" }, element("span", {}, label), field);
 }
+
+let pointer = ""; // where the mouse was last
+document.addEventListener("mousemove", (event) => (pointer = placeOf(event)), { capture: true });
+
+/**
+ * Listeners of a list's row that is looked at by pointing at it or by moving the focus to it. A row that the focus
+ * scrolls under a mouse at rest is not pointed at.
+ * @param {() => void} look
+ */
+export function lookedAt(look) {
+  const enter = (event) => {
+    const hasMoved = placeOf(event) !== pointer;
+    if (hasMoved || !event.currentTarget.parentElement.contains(document.activeElement)) look();
+  };
+  return { onmouseenter: enter, onfocusin: look };
+}
+
+function placeOf({ screenX, screenY }) {
+  return `${screenX} ${screenY}`;
+}

@@ -1,6 +1,6 @@
 /** One row for each prototype: its patch and name, its activation as a bar, and the slider that edits it. */
 
-import { element, pixelImage, select } from "../dom.js";
+import { element, lookedAt, pixelImage, select } from "../dom.js";
 import { editOf, prototypeTarget } from "../edits.js";
 import { fullNameOf, hintOf, nameOf, pictureUrl, rangeOf, signed, standardised } from "../prototypes.js";
 
@@ -86,7 +86,6 @@ function comparison(order, s) {
 function barRow(session, showDetails, first) {
   let prototype = first;
   const j = first.index;
-  const look = () => session.look(j);
   const patch = element("button", { type: "button", class: "bar-patch", onclick: () => showDetails(j) }, pixelImage(pictureUrl(first), ""));
   const name = element("button", { type: "button", class: "plain bar-name", title: "Rename", onclick: rename });
   const hint = element("span", { class: "bar-hint" });
@@ -100,7 +99,7 @@ function barRow(session, showDetails, first) {
   const head = element("div", { class: "bar-head" }, name, hint, value);
   const item = element(
     "li",
-    { class: "bar", "data-prototype": j, onmouseenter: look, onfocusin: look },
+    { class: "bar", "data-prototype": j, ...lookedAt(() => session.look(j)) },
     patch,
     element("div", {}, head, element("div", { class: "bar-track" }, element("div", { class: "groove" }), fill, change, mean, achievedMark, slider)),
     reset,

@@ -1,7 +1,7 @@
 /** One row for each attribute that the model tells: less of it, more of it, or on a slider how much. */
 
 import { askedOf, reachOf, readable } from "../attributes.js";
-import { element } from "../dom.js";
+import { element, lookedAt } from "../dom.js";
 import { attributeTarget, editOf } from "../edits.js";
 import { signed } from "../prototypes.js";
 import { holdButton } from "./hold_button.js";
@@ -41,7 +41,6 @@ export function attributeEdits({ session }) {
 function attributeRow(session, attribute) {
   const { name, auroc } = attribute;
   const label = readable(name);
-  const look = () => session.lookAtAttribute(name);
   const buttons = { min: pushButton("min", "Less"), max: pushButton("max", "More") };
   const hold = holdButton(session, name);
   const value = element("span", { class: "bar-value" });
@@ -60,7 +59,7 @@ function attributeRow(session, attribute) {
   );
   const item = element(
     "li",
-    { class: "attribute", "data-attribute": name, onmouseenter: look, onfocusin: look },
+    { class: "attribute", "data-attribute": name, ...lookedAt(() => session.lookAtAttribute(name)) },
     element("span", { class: "attribute-name", title: label }, label),
     element("span", { class: "bar-value" }, `AUROC ${auroc.toFixed(2)}`),
     element("div", { class: "attribute-buttons" }, buttons.min, buttons.max, hold.element),

@@ -162,17 +162,13 @@ function contents(response, { prototypes, models, model }, diagnoseAll) {
       {},
       `More than chance, in ${num_samples} samples: ${num_established} of ${response.num_pairs} effects on prototypes`,
       isOfAttributes ? " beyond what was asked of them" : "",
-      attributes === null ? "" : `, ${attributes.num_established} of ${numTested(attributes.effects)} on attributes`,
+      attributes === null ? "" : `, ${attributes.num_established} of ${attributes.num_pairs} on attributes`,
       num_established === 0 ? ". More samples see smaller effects. " : ". ",
       num_established === 0 && !isOfAttributes && interventions.length < prototypes.length ? element("button", { type: "button", onclick: diagnoseAll }, "Diagnose all prototypes") : null,
     ),
     silent.length === 0 ? null : element("p", { class: "muted" }, `Hardly responds itself: ${silent.join(", ")}.`),
     ...(isOfAttributes ? tables.reverse() : tables).flat(), // what nobody asked for comes first
   ].filter((node) => node !== null);
-}
-
-function numTested({ p }) {
-  return p.flat().filter((value) => value !== null).length;
 }
 
 function changedName({ prototype, attribute }, prototypes) {
