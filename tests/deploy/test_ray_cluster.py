@@ -269,6 +269,7 @@ def test_no_request_is_lost_to_a_replica_that_is_killed(cluster: RayProcess) -> 
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert "send it again" in answer.json()["detail"]
+    cluster.until(lambda: victim.id not in {replica.id for replica in cluster.replicas()})
     cluster.until_running(2)
     assert victim.id not in {replica.id for replica in cluster.replicas()}
 

@@ -176,7 +176,7 @@ def test_a_browser_finds_pages_by_searching_and_asks_no_other_host(address: str)
             assert page.locator("h1").count() == 1, path
         page.goto(f"{address}/index.html")
         page.locator("input.md-search__input").click()
-        page.locator("input.md-search__input").fill("shortcut")
+        page.locator("input.md-search__input").press_sequentially("shortcut")  # it listens to keys
         page.locator(".md-search-result__link").first.click()
         page.wait_for_url("**/*shortcut*")
         browser.close()
